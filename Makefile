@@ -1,0 +1,52 @@
+# Every command a developer needs. `make help` lists them; each makes the .venv it needs.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench up migrate clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## make .venv with everything, every version pinned by constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[worker,dev]'
+	@touch $@
+
+demo: install  ## train a small net, compress it through the running service, check the result (under a minute)
+	$(BIN)/python -m benchmarks.demo
+
+test: install  ## run the whole suite
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+test-slow: install  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: install  ## format, lint, types, borders, dependencies, dead code, schema drift
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry .
+	$(BIN)/vulture
+	$(BIN)/python -m migrations.drift
+
+format: install  ## format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install  ## print every ratio the README claims
+	$(BIN)/python -m benchmarks.service
+
+up: install  ## everything on one machine, data in ./slimline-data
+	$(BIN)/slimline up --data slimline-data
+
+migrate: install  ## bring the database of SLIMLINE_DATABASE_URL to the newest schema
+	$(BIN)/slimline migrate
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,62 @@
+"""What a client posts to have a model compressed."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from app.contracts.ids import DatasetId, ModelId
+from app.contracts.preprocess import Preprocess
+from app.contracts.recipe import Recipe
+from app.contracts.targets import Targets
+
+Device = Literal["auto", "cpu", "cuda"]
+Task = Literal["classification", "detection", "segmentation", "regression", "none"]
+TagText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Tags = Annotated[dict[TagText, TagText], Field(max_length=16)]
+
+
+class DataRefs(BaseModel):
+    """Datasets by the role they play. Any may be absent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calibrate: DatasetId | None = None
+    train: DatasetId | None = None
+    evaluate: DatasetId | None = None
+
+
+class Limits(BaseModel):
+    """How long a job may wait and how long it may run, seconds, counted apart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queue_s: float = Field(86400, gt=0, le=30 * 86400)
+    run_s: float = Field(7200, gt=0, le=7 * 86400)
+
+
+class JobSpec(BaseModel):
+    """A job: a model, the steps to take, data, and what the result should reach."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelId
+    recipe: Recipe
+    data: DataRefs = DataRefs()
+    preprocess: Preprocess | None = Field(None, description="Overrides the one given with each dataset")
+    task: Task | None = Field(
+        None, description="Default: classification when the evaluation data has labels, else none"
+    )
+    targets: Targets = Targets()
+    export: list[Literal["onnx"]] = Field(default=["onnx"], min_length=1)
+    device: Device = "auto"
+    limits: Limits = Limits()
+    priority: int = Field(5, ge=0, le=9, description="9 goes first")
+    seed: int = Field(0, ge=0, lt=2**32)
+    name: str | None = Field(None, max_length=200)
+    tags: Tags = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _targets_can_be_judged(self) -> Self:
+        if self.targets.need_labels and self.data.evaluate is None:
+            raise ValueError("targets on accuracy need data.evaluate: a dataset with labels")
+        return self

@@ -1,0 +1,19 @@
+"""Broker messages: names and ids only. A message is a hint that may be lost or come twice; the row is the truth."""
+
+from enum import StrEnum
+
+
+class Queue(StrEnum):
+    """Which workers take a message."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class TaskName(StrEnum):
+    """The tasks of the worker, by the name they are sent under. Each but SWEEP takes one id."""
+
+    INGEST_MODEL = "slimline.ingest_model"
+    INGEST_DATASET = "slimline.ingest_dataset"
+    RUN_JOB = "slimline.run_job"
+    SWEEP = "slimline.sweep"
