@@ -1,4 +1,4 @@
-"""What the engine says while it works. The child writes these to its pipe; the reporter stores them; clients stream them."""
+"""What the engine says while it works: written to a pipe by the child, stored by the reporter, streamed to clients."""
 
 from typing import Annotated, Literal
 

@@ -27,9 +27,9 @@ class Failure(BaseModel):
 
 
 class SlimlineError(Exception):
-    """A failure on its way up. Raise it wherever the reason is known; the edge turns it into an answer or a job's end."""
+    """A failure on its way up, raised where the reason is known; the edge makes it an answer or a job's end."""
 
-    def __init__(  # noqa: PLR0913 - the fields of Failure, by name
+    def __init__(
         self,
         code: str,
         message: str,

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import BaseModel, ConfigDict, Field
+
 
 class Queue(StrEnum):
     """Which workers take a message."""
@@ -17,3 +19,14 @@ class TaskName(StrEnum):
     INGEST_DATASET = "slimline.ingest_dataset"
     RUN_JOB = "slimline.run_job"
     SWEEP = "slimline.sweep"
+
+
+class Message(BaseModel):
+    """Asks a worker to look at the row `id`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: TaskName
+    id: str
+    queue: Queue = Queue.CPU
+    priority: int = Field(5, ge=0, le=9, description="9 goes first")

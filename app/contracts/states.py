@@ -25,6 +25,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
+        """Whether nothing can happen to the job any more."""
         return not MOVES[self]
 
 

@@ -16,10 +16,12 @@ from app.contracts.recipe.step import DataRole, MethodCard, Step
 
 __all__ = ["METHODS", "DataRole", "MethodCard", "Recipe", "RecipeStep", "Step"]
 
+_NO_METHODS = {"notation", "step"}
+
 
 def _collect() -> dict[str, type[Step]]:
     found: dict[str, type[Step]] = {}
-    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+    for module in sorted({info.name for info in pkgutil.iter_modules(__path__)} - _NO_METHODS):
         for kind in vars(importlib.import_module(f"{__name__}.{module}")).values():
             if (
                 isinstance(kind, type)

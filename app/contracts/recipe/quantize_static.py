@@ -34,7 +34,7 @@ class QuantizeStatic(Step):
         works_on="convolutions, matrix products and the operators between them that have integer kernels",
         needs=(DataRole.CALIBRATE,),
         changes_speed=True,
-        paper="Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, arXiv:1712.05877",
+        paper="Jacob et al. 2018, Training of Neural Networks for Integer-Only Inference, arXiv:1712.05877",
     )
 
     method: Literal["quantize.static"] = "quantize.static"

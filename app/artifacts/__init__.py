@@ -1,0 +1,1 @@
+"""Artifacts: the files that jobs made, kept by content and served with ranges and digests."""

@@ -1,0 +1,33 @@
+"""Queries on artifacts."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.artifacts.tables import ArtifactRow
+from app.db.page import fetch_page
+
+
+def add(session: Session, row: ArtifactRow) -> None:
+    """Insert."""
+    session.add(row)
+    session.flush()
+
+
+def get(session: Session, artifact_id: str) -> ArtifactRow | None:
+    """By id."""
+    return session.get(ArtifactRow, artifact_id)
+
+
+def of_job(session: Session, job_id: str) -> Sequence[ArtifactRow]:
+    """A job's artifacts, oldest first."""
+    return session.scalars(select(ArtifactRow).where(ArtifactRow.job_id == job_id).order_by(ArtifactRow.id)).all()
+
+
+def fetch(session: Session, *, job_id: str | None, after: str | None, limit: int) -> tuple[list[ArtifactRow], bool]:
+    """A page, newest first, and whether there are more."""
+    query = select(ArtifactRow)
+    if job_id is not None:
+        query = query.where(ArtifactRow.job_id == job_id)
+    return fetch_page(session, query, ArtifactRow.id, after=after, limit=limit)

@@ -1,0 +1,22 @@
+"""The table of artifacts."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base, UtcTime, utc_now
+
+
+class ArtifactRow(Base):
+    """A file that a job made."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(String(30), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    format: Mapped[str] = mapped_column(String(32))
+    filename: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)

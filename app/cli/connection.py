@@ -1,0 +1,42 @@
+"""The server a command talks to: its address, and how its refusals and its absence are told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Annotated
+
+import typer
+
+from app.cli.edge import ExitCode, complain, usage
+from app.client import ApiError, Client, DownloadDamagedError, ServerUnreachableError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+ServerUrl = Annotated[str, typer.Option("--url", envvar="SLIMLINE_URL", help="The Slimline server.")]
+
+_OUR_MISTAKES = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+@contextmanager
+def connect(url: str) -> Iterator[Client]:
+    """A client; what it raises is printed, and ends the command with status 1, or 2 where the request was wrong."""
+    try:
+        with usage(), Client(url) as client:
+            yield client
+    except ApiError as refused:
+        _tell(refused)
+        raise typer.Exit(ExitCode.USAGE if refused.status in _OUR_MISTAKES else ExitCode.FAILED) from None
+    except ServerUnreachableError as absent:
+        complain(str(absent), "start a server with `slimline up`, or name another with --url or SLIMLINE_URL")
+        raise typer.Exit(ExitCode.FAILED) from None
+    except DownloadDamagedError as damaged:
+        complain(str(damaged), "download it again")
+        raise typer.Exit(ExitCode.FAILED) from None
+
+
+def _tell(refused: ApiError) -> None:
+    complain(f"{refused.detail} [{refused.status} {refused.code}]", refused.hint)
+    for error in refused.errors:
+        typer.echo(f"  {error.pointer}: {error.detail}", err=True)
+    if refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR and refused.request_id:
+        typer.echo(f"  request {refused.request_id}: the server's log says more", err=True)

@@ -1,0 +1,67 @@
+"""`slimline models`: upload, list, show and download models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.connection import DEFAULT_URL, ServerUrl, connect
+from app.cli.downloads import save_model
+from app.cli.output import AsJson, Limit, print_resource, print_resources
+from app.cli.uploads import NameOption, upload_and_check
+
+models = typer.Typer(no_args_is_help=True, help="Upload, list and show models.")
+
+ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="A model's id, mdl_….")]
+
+_COLUMNS = ("id", "state", "name", "format", "size_bytes", "parameters", "created_at")
+
+
+@models.command("list")
+def list_models(*, limit: Limit = 50, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List models, newest first."""
+    with connect(url) as client:
+        print_resources(_COLUMNS, client.list("/v1/models", limit=limit), as_json=as_json)
+
+
+@models.command()
+def upload(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    *,
+    name: NameOption = None,
+    url: ServerUrl = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a model and wait until it has been checked; status 1 when it is rejected.
+
+    Example: slimline models upload resnet20.onnx
+    """
+    with connect(url) as client:
+        upload_and_check(client, "models", file, name=name, as_json=as_json)
+
+
+@models.command()
+def show(model_id: ModelId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show a model: its state, inputs, outputs and size."""
+    with connect(url) as client:
+        print_resource(client.get(f"/v1/models/{model_id}"), as_json=as_json)
+
+
+@models.command()
+def layers(model_id: ModelId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List the layers that methods can work on, by the names `include` and `exclude` match."""
+    with connect(url) as client:
+        columns = ("name", "op", "parameters", "macs")
+        print_resources(columns, client.list(f"/v1/models/{model_id}/layers", limit=10_000), as_json=as_json)
+
+
+@models.command()
+def download(
+    model_id: ModelId,
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file or a folder.")] = None,
+    url: ServerUrl = DEFAULT_URL,
+) -> None:
+    """Download a model as it was uploaded."""
+    with connect(url) as client:
+        save_model(client, client.get(f"/v1/models/{model_id}"), output)

@@ -1,0 +1,17 @@
+"""The table of datasets."""
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.contracts.graph_facts import DatasetFacts
+from app.contracts.preprocess import Preprocess
+from app.db.base import Contract
+from app.db.ingest import IngestRow
+
+
+class DatasetRow(IngestRow):
+    """An uploaded dataset. `preprocess` is what was given with the upload."""
+
+    __tablename__ = "datasets"
+
+    preprocess: Mapped[Preprocess | None] = mapped_column(Contract(Preprocess))
+    facts: Mapped[DatasetFacts | None] = mapped_column(Contract(DatasetFacts))

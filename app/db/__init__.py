@@ -1,0 +1,1 @@
+"""The database: engine, transactions, types that all tables share. What a table means lives in its slice."""

@@ -1,0 +1,100 @@
+"""The engine and the edge of every transaction: one request (or one report of a worker) is one transaction."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.contracts.messages import Message
+
+Dispatch = Callable[[Message], None]
+
+_log = structlog.get_logger(__name__)
+_OUTBOX = "outbox"
+
+
+class Database:
+    """One engine. `write()` commits as a whole or not at all, then sends messages; `read()` is a snapshot."""
+
+    def __init__(self, url: str, dispatch: Dispatch | None = None) -> None:
+        self.engine = make_engine(url)
+        self._dispatch = dispatch
+        # SQLite has one writer. Waiting here, in turn, beats SQLite's sleep-and-retry, which starves the unlucky.
+        self._writers = threading.Lock() if self.is_sqlite else nullcontext()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded database."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that holds the right to write from its start; commits unless the block raises."""
+        with self._writers, Session(self.engine, expire_on_commit=False) as session:
+            session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
+            yield session
+            session.commit()
+        for message in session.info.get(_OUTBOX, ()):
+            self._send(message)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads; nothing is committed."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A bare connection for the few reads that are hot: no session, no objects."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def check(self) -> None:
+        """Raise what the driver raises when the database cannot be reached."""
+        with self.connection() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    def _send(self, message: Message) -> None:
+        if self._dispatch is None:
+            return
+        try:
+            self._dispatch(message)
+        except Exception:  # noqa: BLE001 - the row is committed, and the sweeper sends lost messages again
+            _log.warning("message not sent, the sweeper will", task=message.task, id=message.id, exc_info=True)
+
+
+def send_after_commit(session: Session, message: Message) -> None:
+    """Queue a message that leaves once the session's transaction has been committed."""
+    session.info.setdefault(_OUTBOX, []).append(message)
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for SQLite or PostgreSQL, set up so that a commit is on disk when it returns."""
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True)
+    Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, pool_size=10, max_overflow=40, connect_args={"timeout": 30})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('sqlite_begin', 'DEFERRED')}")

@@ -1,0 +1,161 @@
+"""Every error answer is a problem document (RFC 9457): what it looks like, and how exceptions become one."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from app.contracts.failure import FaultKind, SlimlineError
+
+PROBLEM_JSON = "application/problem+json"
+
+_log = structlog.get_logger(__name__)
+
+
+class FieldError(BaseModel):
+    """One bad field."""
+
+    pointer: str = Field(description="JSON Pointer into the body (RFC 6901), or the parameter's name")
+    message: str
+    code: str | None = None
+
+
+class ProblemDocument(BaseModel):
+    """An error answer."""
+
+    type: str = Field(description="Stable URI path of this kind of problem", examples=["/problems/job-not-found"])
+    title: str
+    status: int
+    detail: str
+    code: str = Field(examples=["JOB_NOT_FOUND"])
+    errors: list[FieldError] = Field(default_factory=list)
+    request_id: str
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's word
+    """An error answer on its way out of a service or a route."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.errors, self.headers = list(errors), dict(headers or {})
+
+
+def not_found(kind: str, id_: str) -> Problem:
+    """There is no `kind` (model, dataset, job, artifact) with this id."""
+    detail = f"There is no {kind} {id_[:64]!r}. List them with GET /v1/{kind}s."
+    return Problem(HTTPStatus.NOT_FOUND, f"{kind.upper()}_NOT_FOUND", detail)
+
+
+def unprocessable(pointer: str, code: str, message: str) -> Problem:
+    """One field of the body cannot be accepted."""
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, code, message, errors=[FieldError(pointer=pointer, message=message, code=code)]
+    )
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Turn every exception that leaves a route into a problem document."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(SlimlineError, _on_slimline_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems, for the OpenAPI document."""
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    return {status.value: {"description": status.phrase, "content": content} for status in statuses}
+
+
+def render(request: Request, problem: Problem) -> Response:
+    """The answer for a problem."""
+    document = ProblemDocument(
+        type=f"/problems/{problem.code.lower().replace('_', '-')}",
+        title=problem.status.phrase,
+        status=problem.status,
+        detail=problem.detail,
+        code=problem.code,
+        errors=problem.errors,
+        request_id=request.scope.get("request_id", ""),
+    )
+    return JSONResponse(
+        document.model_dump(), status_code=problem.status, media_type=PROBLEM_JSON, headers=problem.headers
+    )
+
+
+def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return render(request, error)
+
+
+def _on_slimline_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SlimlineError)
+    failure = error.failure
+    status = {
+        FaultKind.USER: HTTPStatus.UNPROCESSABLE_ENTITY,
+        FaultKind.OURS: HTTPStatus.INTERNAL_SERVER_ERROR,
+        FaultKind.TRANSIENT: HTTPStatus.SERVICE_UNAVAILABLE,
+    }[failure.kind]
+    detail = f"{failure.message} {failure.hint}" if failure.hint else failure.message
+    return render(request, Problem(status, failure.code, detail))
+
+
+def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [_field_error(details, error.body) for details in error.errors()]
+    if any(details["type"] == "json_invalid" for details in error.errors()):
+        return render(request, Problem(HTTPStatus.BAD_REQUEST, "BODY_NOT_JSON", "The body is not JSON.", errors=errors))
+    detail = "; ".join(f"{field.pointer}: {field.message}" for field in errors[:3])
+    return render(request, Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail, errors=errors))
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    details = {
+        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}. /docs lists what there is.",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here.",
+    }
+    detail = details.get(status, str(error.detail))
+    return render(request, Problem(status, status.name, detail, headers=error.headers))
+
+
+def _on_defect(request: Request, error: Exception) -> Response:
+    _log.error("defect", path=request.url.path, exc_info=error)
+    detail = "This is a defect of the server, not of the request. Its log has the request id."
+    return render(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", detail))
+
+
+def _field_error(details: Mapping[str, Any], body: Any) -> FieldError:
+    place, *path = details["loc"]
+    pointer = body_pointer(body, path) if place == "body" else str(path[0] if path else place)
+    return FieldError(pointer=pointer, message=details["msg"].removeprefix("Value error, "), code=details["type"])
+
+
+def body_pointer(body: Any, path: Sequence[int | str]) -> str:
+    """The JSON Pointer of a pydantic location, without the tags that pydantic puts in for members of a union."""
+    pointer, here = "", body
+    for position, part in enumerate(path):
+        inside = part in here if isinstance(here, dict) else isinstance(here, list) and part in range(len(here))
+        if inside:
+            here = here[part]
+        elif position != len(path) - 1 or not isinstance(here, dict):
+            continue
+        pointer += f"/{str(part).replace('~', '~0').replace('/', '~1')}"
+    return pointer

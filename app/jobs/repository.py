@@ -1,0 +1,260 @@
+"""Queries on jobs. Every change of state is a guarded UPDATE that may lose; nothing here commits or decides."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import Field
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from app.contracts.events import Progress
+from app.contracts.measurement import Measurement
+from app.contracts.states import MOVES, JobState
+from app.db.base import utc_now
+from app.db.ids import new_id
+from app.db.page import PageQuery, fetch_page
+from app.jobs.tables import JobEventRow, JobRow, JobTagRow, MeasurementRow
+
+
+class JobQuery(PageQuery):
+    """Which jobs a list holds."""
+
+    state: JobState | None = None
+    model: str | None = None
+    tag: str | None = Field(None, description="`key` or `key=value`")
+
+
+def add(session: Session, row: JobRow) -> None:
+    """Insert a job with its tags and its first event."""
+    session.add(row)
+    session.flush()
+    session.add_all(JobTagRow(job_id=row.id, key=key, value=value) for key, value in row.spec.tags.items())
+    add_event(session, row.id, "state", {"state": row.state})
+
+
+def get(session: Session, job_id: str) -> JobRow | None:
+    """By id."""
+    return session.get(JobRow, job_id)
+
+
+def read_revision(connection: Connection, job_id: str) -> tuple[JobState, int] | None:
+    """State and revision only: what polling asks for again and again."""
+    row = connection.execute(_REVISION, {"job_id": job_id}).one_or_none()
+    return (JobState(row[0]), row[1]) if row else None
+
+
+def read_revisions(connection: Connection, job_ids: Sequence[str]) -> Sequence[tuple[str, str, int]]:
+    """Id, state and revision of each of these jobs."""
+    query = select(JobRow.id, JobRow.state, JobRow.revision).where(JobRow.id.in_(job_ids))
+    return connection.execute(query).tuples().all()
+
+
+_REVISION = select(JobRow.state, JobRow.revision).where(JobRow.id == bindparam("job_id"))
+
+
+def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
+    """A page, newest first, and whether there are more."""
+    query = select(JobRow)
+    if wanted.state is not None:
+        query = query.where(JobRow.state == wanted.state)
+    if wanted.model is not None:
+        query = query.where(JobRow.model_id == wanted.model)
+    if wanted.tag is not None:
+        key, _, value = wanted.tag.partition("=")
+        query = query.join(JobTagRow).where(JobTagRow.key == key)
+        query = query.where(JobTagRow.value == value) if value else query
+    return fetch_page(session, query, JobRow.id, after=wanted.after, limit=wanted.limit)
+
+
+def count_ahead(session: Session, row: JobRow) -> int:
+    """How many queued jobs go before this one."""
+    goes_first = or_(JobRow.priority > row.priority, and_(JobRow.priority == row.priority, JobRow.id < row.id))
+    query = select(func.count()).select_from(JobRow).where(JobRow.state == JobState.QUEUED, goes_first)
+    return session.scalar(query) or 0
+
+
+def count_by_state(session: Session) -> dict[str, int]:
+    """How many jobs are in each state."""
+    query = select(JobRow.state, func.count()).group_by(JobRow.state)
+    return dict(session.execute(query).tuples().all())
+
+
+def find_queued_on(session: Session, input_id: str) -> Sequence[JobRow]:
+    """Queued jobs that read this model or dataset."""
+    return session.scalars(select(JobRow).where(JobRow.state == JobState.QUEUED, _reads(input_id))).all()
+
+
+def is_in_use(session: Session, input_id: str) -> bool:
+    """Whether an unfinished job reads this model or dataset."""
+    unfinished = [state for state in JobState if not state.is_final]
+    return session.scalar(select(JobRow.id).where(JobRow.state.in_(unfinished), _reads(input_id)).limit(1)) is not None
+
+
+def claim(session: Session, job_id: str, lease_s: float) -> JobRow | None:
+    """Take a queued job. None when it is not queued any more. The row's `attempt` is the token of every later write."""
+    now = utc_now()
+    values = {
+        "attempt": JobRow.attempt + 1,
+        "lease_until": now + timedelta(seconds=lease_s),
+        "started_at": func.coalesce(JobRow.started_at, now),
+    }
+    if not move(session, job_id, JobState.RUNNING, values=values):
+        return None
+    return session.get(JobRow, job_id, populate_existing=True)
+
+
+def renew(session: Session, job_id: str, attempt: int, lease_s: float) -> JobState | None:
+    """Keep the lease; the state tells whether a cancel was asked for. None: the job is no longer this attempt's."""
+    query = _of_attempt(job_id, attempt).values(lease_until=utc_now() + timedelta(seconds=lease_s))
+    return JobState(state) if (state := session.scalar(query.returning(JobRow.state))) else None
+
+
+def set_progress(session: Session, job_id: str, attempt: int, progress: Progress) -> bool:
+    """Store how far the job is. False: no longer this attempt's."""
+    return _changed(
+        session.execute(_of_attempt(job_id, attempt).values(progress=progress, revision=JobRow.revision + 1))
+    )
+
+
+def save_checkpoint(session: Session, job_id: str, attempt: int, step: int, sha256: str) -> bool:
+    """The graph after `step` (from 0) is stored: a retry resumes behind it. False: no longer this attempt's."""
+    query = _of_attempt(job_id, attempt).values(checkpoint_step=step, checkpoint_sha256=sha256)
+    return _changed(session.execute(query))
+
+
+def cancel_queued(session: Session, job_id: str) -> bool:
+    """Cancel a job that no worker has taken. False: it is not queued."""
+    return _move(session, job_id, JobState.CANCELLED, JobRow.state == JobState.QUEUED, {})
+
+
+def move(
+    session: Session, job_id: str, to: JobState, *, attempt: int | None = None, values: dict[str, Any] | None = None
+) -> bool:
+    """Move the job to `to` if `MOVES` allows it and, when given, `attempt` still holds. False: lost the race."""
+    guard: ColumnElement[bool] = JobRow.state.in_([state for state, targets in MOVES.items() if to in targets])
+    if attempt is not None:
+        guard = and_(guard, JobRow.attempt == attempt)
+    return _move(session, job_id, to, guard, values or {})
+
+
+def record_event(session: Session, job_id: str, attempt: int, type_: str, data: dict[str, Any]) -> bool:
+    """Append an event of a running attempt. False: no longer this attempt's, and nothing was written."""
+    if not _changed(session.execute(_of_attempt(job_id, attempt).values(revision=JobRow.revision + 1))):
+        return False
+    add_event(session, job_id, type_, data)
+    return True
+
+
+def add_event(session: Session, job_id: str, type_: str, data: dict[str, Any]) -> None:
+    """Append an event. The caller has updated the job in this transaction, so no one else takes the same number."""
+    following = select(func.coalesce(func.max(JobEventRow.seq), 0) + 1).where(JobEventRow.job_id == job_id)
+    session.execute(
+        insert(JobEventRow).values(
+            job_id=job_id,
+            seq=following.scalar_subquery(),
+            id=new_id("evt"),
+            type=type_,
+            data=data,
+            created_at=utc_now(),
+        )
+    )
+
+
+def fetch_events(session: Session, job_id: str, *, after_seq: int, limit: int) -> tuple[list[JobEventRow], bool]:
+    """Events behind `after_seq`, oldest first, and whether there are more."""
+    query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.seq > after_seq)
+    rows = list(session.scalars(query.order_by(JobEventRow.seq).limit(limit + 1)))
+    return rows[:limit], len(rows) > limit
+
+
+def find_event_seq(session: Session, job_id: str, event_id: str) -> int | None:
+    """The number of an event by its id."""
+    query = select(JobEventRow.seq).where(JobEventRow.job_id == job_id, JobEventRow.id == event_id)
+    return session.scalar(query)
+
+
+def count_events(session: Session, job_id: str) -> int:
+    """How many events are stored."""
+    return session.scalar(select(func.max(JobEventRow.seq)).where(JobEventRow.job_id == job_id)) or 0
+
+
+def put_measurement(session: Session, row: MeasurementRow) -> None:
+    """Store a measured row in its place; a later attempt's replaces an earlier one's."""
+    session.execute(
+        delete(MeasurementRow).where(MeasurementRow.job_id == row.job_id, MeasurementRow.position == row.position)
+    )
+    session.add(row)
+    session.execute(update(JobRow).where(JobRow.id == row.job_id).values(revision=JobRow.revision + 1))
+
+
+def measurements_of(session: Session, job_id: str) -> Sequence[MeasurementRow]:
+    """A job's measured rows in order."""
+    query = select(MeasurementRow).where(MeasurementRow.job_id == job_id).order_by(MeasurementRow.position)
+    return session.scalars(query).all()
+
+
+def find_expired(session: Session) -> Sequence[JobRow]:
+    """Running or cancelling jobs whose lease ran out."""
+    held = (JobState.RUNNING, JobState.CANCELLING)
+    return session.scalars(select(JobRow).where(JobRow.state.in_(held), JobRow.lease_until < utc_now())).all()
+
+
+def find_queued(session: Session, before: datetime) -> Sequence[JobRow]:
+    """Jobs queued since before `before`, first those that go first."""
+    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.queued_at < before)
+    return session.scalars(query.order_by(JobRow.priority.desc(), JobRow.id)).all()
+
+
+def measurement_row(job_id: str, position: int, role: str, method: str | None, row: Measurement) -> MeasurementRow:
+    """The table row of a measured row."""
+    return MeasurementRow(
+        job_id=job_id,
+        position=position,
+        role=role,
+        method=method,
+        size_bytes=row.size_bytes,
+        parameters=row.parameters,
+        nonzero=row.nonzero,
+        macs=row.macs,
+        latency_p50_ms=row.latency_ms.p50 if row.latency_ms else None,
+        accuracy=row.accuracy.value if row.accuracy else None,
+        row=row,
+    )
+
+
+def _move(session: Session, job_id: str, to: JobState, guard: ColumnElement[bool], values: dict[str, Any]) -> bool:
+    stamped = {"finished_at": utc_now()} if to.is_final else {}
+    query = update(JobRow).where(JobRow.id == job_id, guard)
+    moved = _changed(session.execute(query.values(state=to, revision=JobRow.revision + 1, **stamped, **values)))
+    if moved:
+        add_event(session, job_id, "state", {"state": to})
+    return moved
+
+
+def _of_attempt(job_id: str, attempt: int) -> Update:
+    held = (JobState.RUNNING, JobState.CANCELLING)
+    return update(JobRow).where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(held))
+
+
+def _reads(input_id: str) -> ColumnElement[bool]:
+    columns = (JobRow.model_id, JobRow.calibrate_id, JobRow.train_id, JobRow.evaluate_id)
+    return or_(*(column == input_id for column in columns))
+
+
+def _changed(result: Any) -> bool:
+    assert isinstance(result, CursorResult)  # an UPDATE gives no other
+    return result.rowcount == 1

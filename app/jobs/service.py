@@ -1,0 +1,162 @@
+"""What may be done with jobs, and how a job is shown. No SQL and no HTTP here."""
+
+from http import HTTPStatus
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.contracts.job_spec import JobSpec
+from app.contracts.measurement import Comparison, StepMeasurement, compare
+from app.contracts.messages import Message, Queue, TaskName
+from app.contracts.states import IngestState, JobState
+from app.datasets import repository as datasets
+from app.db.base import utc_now
+from app.db.database import send_after_commit
+from app.db.ids import new_id
+from app.db.ingest import IngestRow
+from app.errors import Problem, not_found, unprocessable
+from app.jobs import repository
+from app.jobs.schemas import ArtifactSummary, JobProgress, JobSummary, JobView, Reproduce
+from app.jobs.tables import JobRow
+from app.models import repository as models
+
+Row = TypeVar("Row", bound=IngestRow)
+
+
+def submit(session: Session, spec: JobSpec) -> JobRow:
+    """Queue a job. It is sent to a worker at once, or when its inputs have been checked."""
+    model = _usable(models.get(session, spec.model), "/model", "model", spec.model)
+    inputs: list[IngestRow] = [model]
+    for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
+        inputs.append(_usable(datasets.get(session, dataset_id), f"/data/{role}", "dataset", dataset_id))
+    _require_data(spec)
+    row = JobRow(
+        id=new_id("job"),
+        spec=spec,
+        name=spec.name,
+        priority=spec.priority,
+        model_id=spec.model,
+        calibrate_id=spec.data.calibrate,
+        train_id=spec.data.train,
+        evaluate_id=spec.data.evaluate,
+    )
+    repository.add(session, row)
+    if all(row_.state == IngestState.READY for row_ in inputs):
+        send_after_commit(session, message_for(row))
+    return row
+
+
+def message_for(row: JobRow) -> Message:
+    """The message that has a worker look at a job."""
+    queue = Queue.CUDA if row.spec.device == "cuda" else Queue.CPU
+    return Message(task=TaskName.RUN_JOB, id=row.id, queue=queue, priority=row.priority)
+
+
+def cancel(session: Session, job_id: str) -> None:
+    """Stop a job: a queued one at once, a running one as soon as its worker's next heartbeat tells it."""
+    row = find(session, job_id)
+    moved = repository.cancel_queued(session, job_id) or repository.move(
+        session, job_id, JobState.CANCELLING, values={"cancelling_at": utc_now()}
+    )
+    session.refresh(row)
+    if not moved and row.state != JobState.CANCELLING:
+        raise Problem(
+            HTTPStatus.CONFLICT, "JOB_FINISHED", f"The job has already {row.state}; there is nothing to cancel."
+        )
+
+
+def find(session: Session, job_id: str) -> JobRow:
+    """The job. Raises the 404 problem."""
+    row = repository.get(session, job_id)
+    if row is None:
+        raise not_found("job", job_id)
+    return row
+
+
+def find_comparison(session: Session, job_id: str) -> Comparison:
+    """The job's measured rows beside each other."""
+    find(session, job_id)
+    return _comparison(session, job_id)
+
+
+def summarise(session: Session, row: JobRow) -> JobSummary:
+    """The job as lists show it."""
+    return JobSummary.model_validate(_summary_fields(session, row))
+
+
+def view(session: Session, row: JobRow) -> JobView:
+    """The job in full."""
+    model = models.get(session, row.model_id)
+    found = {role: datasets.get(session, id_) for role, id_ in row.spec.data.model_dump(exclude_none=True).items()}
+    return JobView.model_validate({
+        **_summary_fields(session, row),
+        "spec": row.spec,
+        "comparison": _comparison(session, row.id),
+        "artifacts": [
+            ArtifactSummary.model_validate(artifact, from_attributes=True)
+            for artifact in artifacts.of_job(session, row.id)
+        ],
+        "reproduce": Reproduce(
+            recipe=row.spec.recipe,
+            seed=row.spec.seed,
+            versions=row.versions,
+            model_sha256=model.sha256 if model else "",
+            data_sha256={role: dataset.sha256 for role, dataset in found.items() if dataset},
+        ),
+        "engine_s": row.engine_s,
+        "notes": row.notes,
+    })  # fmt: skip
+
+
+def etag(revision: int, queue_position: int | None) -> str:
+    """A strong validator: it changes with every write to the job, and with its place in the queue."""
+    return f'"{revision}"' if queue_position is None else f'"{revision}.{queue_position}"'
+
+
+def _summary_fields(session: Session, row: JobRow) -> dict[str, object]:
+    position = repository.count_ahead(session, row) if row.state == JobState.QUEUED else None
+    done = row.progress or JobProgress(fraction=0, step=0, steps=len(row.spec.recipe), phase="load")
+    own = f"/v1/jobs/{row.id}"
+    return {
+        **{name: getattr(row, name) for name in _COPIED},
+        "model": row.model_id,
+        "tags": row.spec.tags,
+        "progress": JobProgress.model_validate({**done.model_dump(), "queue_position": position}),
+        "links": {
+            "self": own,
+            "model": f"/v1/models/{row.model_id}",
+            **{name: f"{own}/{name}" for name in ("events", "comparison", "layers", "cancel")},
+        },
+    }
+
+
+_COPIED = (
+    "id", "state", "name", "priority", "created_at", "queued_at", "started_at", "cancelling_at", "finished_at",
+    "attempt", "device", "failure", "verdict",
+)  # fmt: skip
+
+
+def _comparison(session: Session, job_id: str) -> Comparison:
+    rows = repository.measurements_of(session, job_id)
+    ends = {row.role: row.row for row in rows if row.role != "step"}
+    steps = [StepMeasurement(**row.row.model_dump(), method=row.method or "") for row in rows if row.role == "step"]
+    return compare(ends.get("original"), steps, ends.get("final"))
+
+
+def _usable(row: Row | None, pointer: str, kind: str, id_: str) -> Row:
+    if row is None:
+        raise unprocessable(pointer, f"{kind.upper()}_NOT_FOUND", f"There is no {kind} {id_}. Upload it first.")
+    if row.state == IngestState.REJECTED:
+        reason = row.problem.message if row.problem else ""
+        raise unprocessable(pointer, f"{kind.upper()}_REJECTED", f"The {kind} {id_} was rejected: {reason}")
+    return row
+
+
+def _require_data(spec: JobSpec) -> None:
+    given = spec.data.model_dump(exclude_none=True)
+    for position, step in enumerate(spec.recipe):
+        for role in step.card.needs:
+            if role not in given:
+                message = f"{step.method} needs data.{role}: the id of an uploaded dataset."
+                raise unprocessable(f"/recipe/{position}", f"{role.upper()}_DATA_MISSING", message)

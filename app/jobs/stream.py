@@ -1,0 +1,47 @@
+"""A job's events as a stream (server-sent events): what is stored first, then what comes, until the job is final."""
+
+from collections.abc import AsyncIterator, Callable
+
+from fastapi.concurrency import run_in_threadpool
+from sse_starlette import ServerSentEvent
+
+from app.db.database import Database
+from app.jobs import repository
+from app.jobs.schemas import JobEvent
+from app.jobs.tables import JobEventRow
+from app.jobs.watch import JobWatch, Seen
+
+_BATCH = 200
+_IDLE_S = 60.0
+
+
+def show(row: JobEventRow) -> JobEvent:
+    """The event as clients see it."""
+    return JobEvent(id=row.id, type=row.type, created_at=row.created_at, data=row.data)
+
+
+async def stream(database: Database, watch: JobWatch, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
+    """Events behind `after_seq`, in order, each once; ends when the job is final and all are sent."""
+    while True:
+        # The revision is read before the events: what comes in between makes the wait below return at once.
+        seen, rows = await run_in_threadpool(_read, database, job_id, after_seq)
+        for row in rows:
+            yield ServerSentEvent(show(row).model_dump_json(), event=row.type, id=row.id)
+            after_seq = row.seq
+        if len(rows) == _BATCH:
+            continue
+        if seen is None or seen.state.is_final:
+            return
+        await watch.until(job_id, _is_newer_than(seen.revision), _IDLE_S)
+
+
+def _is_newer_than(revision: int) -> Callable[[Seen], bool]:
+    return lambda seen: seen.revision > revision
+
+
+def _read(database: Database, job_id: str, after_seq: int) -> tuple[Seen | None, list[JobEventRow]]:
+    with database.connection() as connection:
+        found = repository.read_revision(connection, job_id)
+    with database.read() as session:
+        rows, _ = repository.fetch_events(session, job_id, after_seq=after_seq, limit=_BATCH)
+    return Seen(*found) if found else None, rows

@@ -1,0 +1,95 @@
+"""The tables of jobs: the job itself, its tags, its events and its measured rows."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.contracts.events import LayerRecord, Progress
+from app.contracts.failure import Failure
+from app.contracts.job_spec import JobSpec
+from app.contracts.measurement import Measurement
+from app.contracts.states import JobState
+from app.contracts.targets import Verdict
+from app.db.base import Base, Contract, UtcTime, utc_now
+
+
+class JobRow(Base):
+    """A job. `attempt` is the fencing token: every write of a worker names it, and `revision` counts the writes."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state_priority_id", "state", "priority", "id"),)
+
+    id: Mapped[str] = mapped_column(String(30), primary_key=True)
+    state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
+    revision: Mapped[int] = mapped_column(default=1)
+    spec: Mapped[JobSpec] = mapped_column(Contract(JobSpec))
+    name: Mapped[str | None] = mapped_column(String(200))
+    priority: Mapped[int]
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    calibrate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    train_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    evaluate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    cancelling_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
+    checkpoint_step: Mapped[int | None]
+    checkpoint_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+
+    device: Mapped[str | None] = mapped_column(String(200))
+    progress: Mapped[Progress | None] = mapped_column(Contract(Progress))
+    failure: Mapped[Failure | None] = mapped_column(Contract(Failure))
+    verdict: Mapped[Verdict | None] = mapped_column(Contract(Verdict))
+    layers: Mapped[list[LayerRecord] | None] = mapped_column(Contract(list[LayerRecord]))
+    notes: Mapped[list[str]] = mapped_column(JSON, default=list)
+    versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    engine_s: Mapped[float | None]
+
+
+class JobTagRow(Base):
+    """One tag of a job, to search by."""
+
+    __tablename__ = "job_tags"
+    __table_args__ = (Index("ix_job_tags_key_value_job_id", "key", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(64))
+
+
+class JobEventRow(Base):
+    """Something that happened to a job. `seq` counts from 1 within the job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(30), unique=True)
+    type: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
+
+
+class MeasurementRow(Base):
+    """One row of a job's comparison. `row` is the truth; the numbers beside it are for queries."""
+
+    __tablename__ = "measurements"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    method: Mapped[str | None] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    nonzero: Mapped[int] = mapped_column(BigInteger)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    latency_p50_ms: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    row: Mapped[Measurement] = mapped_column(Contract(Measurement))

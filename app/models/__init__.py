@@ -1,0 +1,1 @@
+"""Models: uploaded networks and what checking found in them."""

@@ -1,0 +1,27 @@
+"""Queries on models. Checking's guarded moves are `app.db.ingest`."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.contracts.states import IngestState
+from app.db.page import fetch_page
+from app.models.tables import ModelRow
+
+
+def add(session: Session, row: ModelRow) -> None:
+    """Insert."""
+    session.add(row)
+    session.flush()
+
+
+def get(session: Session, model_id: str) -> ModelRow | None:
+    """By id."""
+    return session.get(ModelRow, model_id)
+
+
+def fetch(session: Session, *, state: IngestState | None, after: str | None, limit: int) -> tuple[list[ModelRow], bool]:
+    """A page, newest first, and whether there are more."""
+    query = select(ModelRow)
+    if state is not None:
+        query = query.where(ModelRow.state == state)
+    return fetch_page(session, query, ModelRow.id, after=after, limit=limit)

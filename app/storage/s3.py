@@ -1,0 +1,117 @@
+"""Blobs as objects of an S3 bucket, through obstore. Uploads are spooled on the local disk, to be hashed first."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+
+from app.storage.blob import Blob, Incoming, blob_missing, storage_unreachable
+from app.storage.copy import fetch_checked, put_file
+from app.storage.digest import CheckedBlobs, checked
+from app.storage.spool import Spool, remove_abandoned, spooling
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import S3Store
+
+# One ranged request each: a slow reader never holds a request open, and a failed one is repeated by obstore.
+READ_BYTES = 4 * 1024**2
+PART_BYTES = 8 * 1024**2
+# S3 takes 10,000 parts; parts in flight are held in memory.
+_MAX_PARTS = 9_000
+_PARTS_AT_ONCE = 3
+
+
+class BucketStore:
+    """A `BlobStore` in a bucket, under the prefix that `objects` was opened with."""
+
+    def __init__(self, objects: "S3Store", spool: Path) -> None:
+        self._objects = objects
+        self._spool = spool
+        self._checked = CheckedBlobs()
+        remove_abandoned(spool)
+
+    def receive(self) -> AbstractContextManager[Incoming]:
+        """See `BlobStore`."""
+        return spooling(self._spool, self._keep)
+
+    def put_file(self, path: Path) -> Blob:
+        """See `BlobStore`."""
+        return put_file(self, path)
+
+    def fetch(self, sha256: str, to: Path) -> None:
+        """See `BlobStore`."""
+        fetch_checked(self, sha256, to)
+
+    def read(self, sha256: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """See `BlobStore`."""
+        with _s3_faults(sha256):
+            meta = obstore.head(self._objects, _key(sha256))
+            size, mark = meta["size"], _mark(meta)
+            stop = size if stop is None else min(stop, size)
+            if (start, stop) == (0, size):
+                yield from checked(self._chunks(sha256, 0, size), sha256)
+                self._checked.add(sha256, mark)
+                return
+            if not self._checked.has(sha256, mark):
+                for _ in checked(self._chunks(sha256, 0, size), sha256):
+                    pass
+                self._checked.add(sha256, mark)
+            yield from self._chunks(sha256, start, stop)
+
+    def size(self, sha256: str) -> int:
+        """See `BlobStore`."""
+        with _s3_faults(sha256):
+            return obstore.head(self._objects, _key(sha256))["size"]
+
+    def delete(self, sha256: str) -> None:
+        """See `BlobStore`."""
+        with _s3_faults(sha256):
+            obstore.delete(self._objects, _key(sha256))
+
+    def check(self) -> None:
+        """See `BlobStore`."""
+        with _s3_faults("of the readiness check"):
+            obstore.put(self._objects, ".ready", b"ready")
+            obstore.get(self._objects, ".ready").bytes()
+
+    def _keep(self, spool: Spool, blob: Blob) -> None:
+        with _s3_faults(blob.sha256):
+            obstore.put(
+                self._objects,
+                _key(blob.sha256),
+                spool.path,
+                chunk_size=max(PART_BYTES, -(-blob.size_bytes // _MAX_PARTS)),
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+            meta = obstore.head(self._objects, _key(blob.sha256))
+        if meta["size"] != blob.size_bytes:
+            raise storage_unreachable(f"{meta['size']} of {blob.size_bytes} bytes arrived")
+
+    def _chunks(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+        for offset in range(start, stop, READ_BYTES):
+            end = min(offset + READ_BYTES, stop)
+            yield bytes(obstore.get_range(self._objects, _key(sha256), start=offset, end=end))
+
+
+def _key(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}"
+
+
+def _mark(meta: "ObjectMeta") -> tuple[str | None, object, int]:
+    return meta["e_tag"], meta["last_modified"], meta["size"]
+
+
+@contextmanager
+def _s3_faults(sha256: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise blob_missing(sha256) from None
+    except (BaseError, OSError) as error:
+        # The first line says what failed; the rest is the library's trace and the whole answer of the server.
+        raise storage_unreachable(str(error).partition(os.linesep)[0]) from error

@@ -1,0 +1,111 @@
+"""One upload, from the first byte of the body to a kept blob: multipart and bare bytes come in here and look alike.
+
+The third way in, {"upload": "upl_…"} for a file that came by tus, will be one more case of `receive_upload`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from app.storage import Blob, BlobStore
+from app.uploads import refusals
+from app.uploads.filename import clean_filename, filename_of
+from app.uploads.form import MAX_OVERHEAD_BYTES, Form
+from app.uploads.sink import Sink, open_sink
+
+MULTIPART = "multipart/form-data"
+BARE = frozenset(
+    {
+        "",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",  # what `curl --data-binary` says of any file
+        "application/onnx",
+        "application/x-onnx",
+        "application/protobuf",
+        "application/x-protobuf",
+        "application/zip",
+        "application/x-zip-compressed",
+    }
+)
+
+# A line that broke without a word would else hold its temporary file for ever.
+STALL_S = 120.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that has come whole but is not kept yet, with the text that came beside it."""
+
+    filename: str
+    fields: Mapping[str, str]
+    _sink: Sink
+
+    async def keep(self) -> Blob:
+        """Store the file durably. Check `fields` first: what is kept stays."""
+        return await self._sink.commit()
+
+
+@asynccontextmanager
+async def receive_upload(request: Request, store: BlobStore, max_bytes: int) -> AsyncIterator[Upload]:
+    """Receive the body of `request`. Unless the block calls `keep`, nothing of the file is left after it.
+
+    `fields` are the query parameters and the form's text fields. Raises a `Problem` for every body that is not taken.
+    """
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    kind = media_type.decode("latin-1")
+    if kind != MULTIPART and kind not in BARE:
+        raise refusals.wrong_media_type(kind)
+    chunks = _read_body(request, max_bytes, MAX_OVERHEAD_BYTES if kind == MULTIPART else 0)
+    async with open_sink(store, max_bytes) as sink:
+        if kind == MULTIPART:
+            filename, fields = await _receive_form(chunks, options.get(b"boundary", b""), sink)
+        else:
+            filename, fields = filename_of(request.headers.get("content-disposition")), {}
+            await _receive_bare(chunks, sink)
+        if sink.size_bytes == 0:
+            raise refusals.empty_file()
+        yield Upload(filename, {**request.query_params, **fields}, sink)
+
+
+async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, sink: Sink) -> tuple[str, dict[str, str]]:
+    form = Form(boundary, sink.take)
+    async for chunk in chunks:
+        form.feed(chunk)
+        await sink.drain()
+    form.finish()
+    if not form.has_file:
+        raise refusals.no_file()
+    return clean_filename(form.filename or ""), form.fields
+
+
+async def _receive_bare(chunks: AsyncIterator[bytes], sink: Sink) -> None:
+    async for chunk in chunks:
+        sink.take(memoryview(chunk))
+        await sink.drain()
+
+
+async def _read_body(request: Request, max_bytes: int, overhead_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes. Refuses before the first byte when the declared length is too much already."""
+    rest = max_bytes + overhead_bytes
+    if int(request.headers.get("content-length", 0)) > rest:
+        raise refusals.too_large(max_bytes)
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(STALL_S):
+                chunk = await anext(stream)
+            rest -= len(chunk)
+            if rest < 0:
+                raise refusals.too_large(max_bytes)
+            yield chunk
+    except StopAsyncIteration:
+        return
+    except ClientDisconnect:
+        raise refusals.hung_up() from None
+    except TimeoutError:
+        raise refusals.stalled(STALL_S) from None

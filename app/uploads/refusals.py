@@ -1,0 +1,67 @@
+"""Why an upload is not taken, each with what to send instead."""
+
+from http import HTTPStatus
+
+from app.errors import Problem, unprocessable
+
+_HOW = "Send multipart/form-data (`curl -F file=@PATH URL`) or the bare bytes (`curl --data-binary @PATH URL`)."
+
+
+def wrong_media_type(media_type: str) -> Problem:
+    """415."""
+    detail = f"A body of type {media_type[:100]!r} is not taken here. {_HOW}"
+    return Problem(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "WRONG_MEDIA_TYPE",
+        detail,
+        headers={"Accept": "multipart/form-data, application/octet-stream"},
+    )
+
+
+def too_large(max_bytes: int) -> Problem:
+    """413."""
+    detail = f"The file is larger than {max_bytes} bytes, the largest that is taken (SLIMLINE_MAX_UPLOAD_BYTES)."
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "BODY_TOO_LARGE", detail)
+
+
+def malformed(reason: str) -> Problem:
+    """400: the body is no multipart message, or one that was cut off."""
+    return Problem(
+        HTTPStatus.BAD_REQUEST, "MULTIPART_MALFORMED", f"The multipart body cannot be read: {reason}. {_HOW}"
+    )
+
+
+def hung_up() -> Problem:
+    """400, which no one reads: the connection is gone."""
+    return Problem(HTTPStatus.BAD_REQUEST, "UPLOAD_INTERRUPTED", "The connection closed before the whole file came.")
+
+
+def stalled(seconds: float) -> Problem:
+    """408."""
+    detail = f"No byte came for {seconds:.0f} s. Nothing was kept; send the file again."
+    return Problem(HTTPStatus.REQUEST_TIMEOUT, "UPLOAD_STALLED", detail, headers={"Connection": "close"})
+
+
+def no_file() -> Problem:
+    """422."""
+    return unprocessable("/file", "FILE_MISSING", f"There is no part named `file`. {_HOW}")
+
+
+def empty_file() -> Problem:
+    """422."""
+    return unprocessable("/file", "FILE_EMPTY", f"The file has no bytes. {_HOW}")
+
+
+def field_too_long(name: str, max_bytes: int) -> Problem:
+    """422."""
+    return unprocessable(f"/{name}", "FIELD_TOO_LONG", f"The field {name!r} is longer than {max_bytes} bytes.")
+
+
+def given_twice(name: str) -> Problem:
+    """422."""
+    return unprocessable(f"/{name}", "FIELD_REPEATED", f"{name!r} is given twice; send it once.")
+
+
+def too_many_parts(most: int) -> Problem:
+    """422."""
+    return unprocessable("", "TOO_MANY_PARTS", f"The form has more than {most} parts.")

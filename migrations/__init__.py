@@ -1,0 +1,1 @@
+"""The database's schema, change by change. `slimline migrate` applies them; `make check` fails when the code drifts."""

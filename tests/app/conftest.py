@@ -1,0 +1,77 @@
+"""Fixtures of the server's tests: a real application on a fresh SQLite database, a folder of blobs and a real Valkey."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.context import Context
+from app.contracts.graph_facts import DatasetFacts, ModelFacts
+from app.contracts.states import IngestState
+from app.datasets.tables import DatasetRow
+from app.db.ids import new_id
+from app.db.migrate import upgrade
+from app.main import create_app
+from app.models.tables import ModelRow
+from app.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker_url: str) -> Settings:
+    chosen = Settings(data=tmp_path / "data", broker_url=broker_url, max_upload_bytes=8 * 1024**2)
+    chosen.data.mkdir()
+    upgrade(chosen.database)
+    return chosen
+
+
+@pytest.fixture
+def server(settings: Settings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(server: FastAPI) -> Iterator[httpx.Client]:
+    with TestClient(server, raise_server_exceptions=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def context(server: FastAPI) -> Context:
+    found = server.state.context
+    assert isinstance(found, Context)
+    return found
+
+
+@pytest.fixture
+def make_model(context: Context) -> Callable[..., str]:
+    """Insert a model row as checking would have left it; returns its id."""
+
+    def make(state: IngestState = IngestState.READY, **columns: object) -> str:
+        row = ModelRow(id=new_id("mdl"), name="net", filename="net.onnx", sha256="0" * 64, size_bytes=10, state=state)
+        row.facts = ModelFacts(opset=18, inputs=[], outputs=[], parameters=4, layers=[])
+        for name, value in columns.items():
+            setattr(row, name, value)
+        with context.database.write() as session:
+            session.add(row)
+        return row.id
+
+    return make
+
+
+@pytest.fixture
+def make_dataset(context: Context) -> Callable[..., str]:
+    """Insert a dataset row as checking would have left it; returns its id."""
+
+    def make(state: IngestState = IngestState.READY, **columns: object) -> str:
+        row = DatasetRow(id=new_id("dst"), name="set", filename="set.npz", sha256="1" * 64, size_bytes=10, state=state)
+        row.facts = DatasetFacts(format="npz", samples=3, arrays=[], has_labels=True)
+        for name, value in columns.items():
+            setattr(row, name, value)
+        with context.database.write() as session:
+            session.add(row)
+        return row.id
+
+    return make

@@ -1,0 +1,60 @@
+"""What a reader of one dataset format gives: stored samples by index. Preprocessing and feeding are `dataset`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from app.contracts.failure import SlimlineError
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array as stored, without its sample axis. A dimension is None where it differs between samples."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int | None, ...]
+
+
+class Source(Protocol):
+    """Samples of one file, read only when asked for."""
+
+    format: Literal["npz", "images"]
+    samples: int
+    arrays: Mapping[str, Stored]
+    constants: Mapping[str, Array]
+    """Scalars, fed to every call under their name."""
+    classes: list[str] | None
+    notes: list[str]
+
+    @property
+    def has_labels(self) -> bool: ...
+
+    def read(self, name: str, indices: Array) -> Array:
+        """Those samples of array `name`, in that order. Raises SlimlineError for what cannot be read."""
+        ...
+
+    def labels(self, indices: Array) -> Labels:
+        """Their labels; only where `has_labels`. Raises SlimlineError LABELS_INVALID."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def read_finite(source: Source, name: str, indices: Array) -> Array:
+    """Samples of one array. Raises SlimlineError DATA_NOT_FINITE naming the array and the first bad index."""
+    values = source.read(name, indices)
+    if values.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
+        if bad.size:
+            raise SlimlineError(
+                "DATA_NOT_FINITE",
+                f"array {name!r} holds NaN or infinity in sample {int(indices[bad[0]])}",
+                node=name,
+                hint="remove or repair those samples",
+            )
+    return values

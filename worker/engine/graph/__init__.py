@@ -1,0 +1,6 @@
+"""The graph: the one form a method sees. Loading, saving, editing, layers and cost live here; no torch, no ONNX Runtime."""
+
+from worker.engine.graph.graph import Graph
+from worker.engine.graph.layers import Layer
+
+__all__ = ["Graph", "Layer"]

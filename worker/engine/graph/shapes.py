@@ -1,0 +1,70 @@
+"""Types and shapes of every value, by ONNX's own inference; com.microsoft operators are lent a standard one's rules."""
+
+import onnx
+import onnx_ir as ir
+
+from app.contracts.failure import SlimlineError
+from worker.engine.graph.skeleton import to_skeleton
+from worker.engine.graph.stand_ins import lend_rules
+
+Dims = list[int | str | None]
+
+
+def dims(value: ir.Value | None) -> Dims | None:
+    """A value's dimensions as sizes, names or None where unknown; None where not even the rank is known."""
+    if value is None or value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+
+
+def sizes(value: ir.Value | None) -> tuple[int, ...] | None:
+    """A value's shape where every dimension is a number, else None."""
+    known = dims(value)
+    if known is None or not all(isinstance(dim, int) for dim in known):
+        return None
+    return tuple(dim for dim in known if isinstance(dim, int))
+
+
+def infer(model: ir.Model, *, fresh: bool = False, strict: bool = False) -> None:
+    """Write inferred types and shapes into `model`; `fresh` forgets those of inner values first.
+
+    Raises SlimlineError SHAPES_CONFLICT where what is declared and what is inferred cannot both be true.
+    """
+    if fresh:
+        _forget(model)
+    proto = lend_rules(to_skeleton(model))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise SlimlineError(
+            "SHAPES_CONFLICT", f"the shapes in the graph contradict each other: {error}", hint="export the model again"
+        ) from error
+    for target, source in zip(model.graphs(), ir.serde.deserialize_model(inferred).graphs(), strict=True):
+        _copy_shapes(source, target)
+
+
+def bind(model: ir.Model, bindings: dict[str, int]) -> None:
+    """Give symbolic dimensions numbers, everywhere they appear."""
+    for graph in model.graphs():
+        for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
+            if value.shape is not None:
+                value.shape = value.shape.evaluate(bindings)
+
+
+def _forget(model: ir.Model) -> None:
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                if node.domain == "" and not value.is_graph_output():
+                    value.shape = None
+
+
+def _copy_shapes(source: ir.Graph, target: ir.Graph) -> None:
+    known = ir.convenience.create_value_mapping(source)
+    for name, value in ir.convenience.create_value_mapping(target).items():
+        if name not in known or value.is_initializer():
+            continue
+        if known[name].shape is not None:
+            value.shape = known[name].shape
+        if known[name].type is not None:
+            value.type = known[name].type

@@ -1,0 +1,92 @@
+"""Runs the measuring in a clean process: one that has nothing in memory but ONNX Runtime. Its main is `__main__`."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from app.contracts.failure import Failure, FaultKind, SlimlineError
+from app.contracts.graph_facts import TensorSpec
+from app.contracts.job_spec import Task
+from app.contracts.measurement import Accuracy, Fidelity, Latency
+from app.contracts.preprocess import Preprocess
+
+
+class DataFile(BaseModel):
+    """A dataset's file, what its user calls it, and how its samples become inputs."""
+
+    path: Path
+    filename: str | None = None
+    preprocess: Preprocess | None = None
+
+
+class Request(BaseModel):
+    """What to measure: a compressed model beside its original. `data` is labelled or not; without it inputs are made up."""
+
+    original: Path
+    compressed: Path
+    inputs: list[TensorSpec]
+    data: DataFile | None
+    data_note: str | None = None
+    task: Task | None
+    seed: int
+    device: str
+    latency_s: float
+
+
+class Side(BaseModel):
+    """What was measured of one of the two models."""
+
+    accuracy: Accuracy | None
+    latency: Latency
+    peak_memory_bytes: int | None
+
+
+class Answer(BaseModel):
+    """What the clean process found."""
+
+    original: Side
+    compressed: Side
+    fidelity: Fidelity | None
+    notes: list[str]
+
+
+class Line(BaseModel):
+    """One line of the clean process' standard output: samples done so far, or the end."""
+
+    samples: int = 0
+    answer: Answer | None = None
+    failure: Failure | None = None
+
+
+def measure_cleanly(request: Request, progress: Callable[[int], None]) -> Answer:
+    """Measure in a new process. Raises the SlimlineError met there, or ARTIFACT_CRASHED if it died without a word."""
+    process = subprocess.Popen(  # noqa: S603 - our own module, no shell, no outside word in the command
+        [sys.executable, "-m", "worker.engine.measure"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("pipes were asked for")
+        process.stdin.write(request.model_dump_json())
+        process.stdin.close()
+        for text in process.stdout:
+            line = Line.model_validate_json(text)
+            if line.failure:
+                raise _rebuilt(line.failure)
+            if line.answer:
+                return line.answer
+            progress(line.samples)
+    raise SlimlineError(
+        "ARTIFACT_CRASHED",
+        f"the process that loaded and ran the artifact ended with code {process.returncode}",
+        kind=FaultKind.OURS,
+        hint="A negative code is a signal: -9 is a kill, often for memory; -11 is a crash in ONNX Runtime.",
+    )
+
+
+def _rebuilt(failure: Failure) -> SlimlineError:
+    error = SlimlineError(failure.code, failure.message)
+    error.failure = failure
+    return error

@@ -1,0 +1,66 @@
+"""What a method is and what it is given. No method lives here, and nothing here knows one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from app.contracts.events import LayerRecord
+from app.contracts.recipe import Step
+from worker.engine.data import Dataset
+from worker.engine.graph import Graph, Layer
+
+StepT = TypeVar("StepT", bound=Step)
+
+
+@dataclass
+class Record:
+    """What a step did to each layer or why it left it alone, and notes for people."""
+
+    step: int
+    method: str
+    layers: list[LayerRecord] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def done(self, layer: Layer, **facts: Any) -> None:
+        """`facts` are fields of LayerRecord: bits, sparsity, sqnr_db, ..."""
+        self._add(layer, done=True, **facts)
+
+    def skipped(self, layer: Layer, reason: str) -> None:
+        """Say why `layer` was left alone."""
+        self._add(layer, done=False, reason=reason)
+
+    def note(self, text: str) -> None:
+        """Say something about the step as a whole."""
+        self.notes.append(text)
+
+    def _add(self, layer: Layer, **facts: Any) -> None:
+        self.layers.append(LayerRecord(step=self.step, method=self.method, layer=layer.name, op=layer.op, **facts))
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step may use besides the graph. `progress` takes the share of the step done, 0 to 1, and a message."""
+
+    record: Record
+    calibration: Dataset | None
+    seed: int
+    device: str
+    progress: Callable[[float, str], None]
+
+
+class Method(ABC, Generic[StepT]):
+    """A compression method: graph in, graph out. Stateless; its options are the step."""
+
+    step_type: ClassVar[type[Step]]
+
+    @abstractmethod
+    def apply(self, graph: Graph, step: StepT, context: StepContext) -> Graph:
+        """The compressed graph; `graph` itself stays as it was.
+
+        Tells `context.record` what became of every layer. Raises SlimlineError where nothing could be done.
+        """
+
+    @abstractmethod
+    def obstacle(self, layer: Layer) -> str | None:
+        """Why the method with its default options leaves `layer` alone; None if it works on it."""

@@ -1,0 +1,84 @@
+"""The one place where ONNX Runtime sessions are made and run, with options that give the same numbers every time."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from app.contracts.failure import FaultKind, SlimlineError
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Device = Literal["cpu", "cuda"]
+ERRORS = tuple(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception))
+"""What ONNX Runtime raises; its exceptions have no base class of their own."""
+
+_ONLY_FATAL = 4
+_NODE = re.compile(r"[Nn]ode(?: with name)?[:,]? ?\(?[\"']?([^\s\"'(),]+)")
+_PROVIDERS: Mapping[Device, list[str]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+def open_session(
+    model: Path | str | bytes,
+    *,
+    threads: int | None = None,
+    optimize: bool = True,
+    device: Device = "cpu",
+    optimized_path: Path | None = None,
+) -> ort.InferenceSession:
+    """A session for the file or the bytes `model`.
+
+    Without `threads` ONNX Runtime chooses. Threads never spin, so that sessions side by side do not slow each other
+    down. `optimized_path` is where the graph goes as ONNX Runtime rewrote it. Raises SlimlineError
+    MODEL_DOES_NOT_LOAD, with the node where ONNX Runtime names one, or DEVICE_UNAVAILABLE.
+    """
+    if _PROVIDERS[device][0] not in ort.get_available_providers():
+        raise SlimlineError(
+            "DEVICE_UNAVAILABLE", f"ONNX Runtime has no {device} support here", kind=FaultKind.TRANSIENT, hint="use cpu"
+        )
+    options = _options(threads, optimize=optimize)
+    if optimized_path:
+        options.optimized_model_filepath = str(optimized_path)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=_PROVIDERS[device])
+    except ERRORS as error:
+        raise _told("MODEL_DOES_NOT_LOAD", "cannot load the model", error) from error
+
+
+def run_session(session: ort.InferenceSession, feed: Mapping[str, Array]) -> list[Array]:
+    """Every output, in order. Raises SlimlineError MODEL_DOES_NOT_RUN, with the node where there is one."""
+    try:
+        return list(session.run(None, dict(feed)))
+    except (*ERRORS, ValueError) as error:
+        raise _told("MODEL_DOES_NOT_RUN", "cannot run the model on this input", error) from error
+
+
+def _options(threads: int | None, *, optimize: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = _ONLY_FATAL
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.inter_op_num_threads = 1
+    if threads:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _told(code: str, what: str, error: Exception) -> SlimlineError:
+    reason = " ".join(str(error).split()).partition("] : ")[2] or str(error)
+    found = _NODE.search(reason)
+    return SlimlineError(
+        code,
+        f"ONNX Runtime {ort.__version__} {what}: {reason}",
+        node=found.group(1) if found else None,
+        hint="the file has to run in ONNX Runtime on its own",
+    )

@@ -1,0 +1,234 @@
+"""Runs one piece of work in a child and watches it: events, heartbeat, time, memory, kill. Knows no database and no engine."""
+
+import io
+import os
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import psutil
+import structlog
+
+from app.contracts.events import Failed, Finished
+from app.contracts.failure import Failure, FaultKind
+from worker.child import ORDER_FILE, Order, looks_out_of_memory
+from worker.forkserver import NUMBER, ForkServer
+from worker.outcome import Cancelled, Completed, Crashed, Lost, Outcome, OutOfMemory, Refused, Released, TimedOut
+from worker.pipe import Checked, ChildEvent, EventReader, MalformedEventError
+
+TICK_S = 0.25
+"""How often time, memory and the wish to stop are looked at. Events and the end of the child wake the loop at once."""
+
+_DEATH_S = 10.0
+_MAX_LOG = 16 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class Command(Enum):
+    """What the row says about the work, asked at each heartbeat."""
+
+    CONTINUE = auto()
+    CANCEL = auto()
+    GIVE_UP = auto()
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to hold a child to, and whom to tell. Both callbacks run in the thread that called `Supervisor.run`."""
+
+    run_s: float
+    memory_bytes: int
+    heartbeat_s: float
+    on_event: Callable[[ChildEvent], None]
+    on_heartbeat: Callable[[], Command]
+
+
+class Supervisor:
+    """Runs children of one fork server, each watched by the thread that asked for it."""
+
+    def __init__(self, server: ForkServer) -> None:
+        self._server = server
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End all work as `Released`, also what is asked for later."""
+        self._stopping.set()
+
+    def run(self, order: Order, folder: Path, watch: Watch) -> Outcome:
+        """Have `order` carried out in `folder` and wait for its end. However this returns, no process of it is left."""
+        path = folder / ORDER_FILE
+        path.write_text(order.model_dump_json())
+        with ExitStack() as stack:
+            events, events_w = _open_pipe(stack)
+            log, log_w = _open_pipe(stack)
+            lifeline = stack.enter_context(self._server.fork(path, events_w.fileno(), log_w.fileno()))
+            events_w.close()
+            log_w.close()
+            child = _Child(lifeline, events, log, watch)
+            stack.callback(child.close)
+            child.follow(self._stopping)
+            child.end()
+            return child.outcome()
+
+
+class _Child:
+    """One child seen from the worker."""
+
+    def __init__(self, lifeline: socket.socket, events: io.FileIO, log: io.FileIO, watch: Watch) -> None:
+        self._lifeline = lifeline
+        self._events = EventReader(events.fileno())
+        self._watch = watch
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(lifeline, selectors.EVENT_READ, lambda: self._hear())
+        self._selector.register(events, selectors.EVENT_READ, lambda: self._read_events(events))
+        self._selector.register(log, selectors.EVENT_READ, lambda: self._read_log(log))
+        self._deadline = time.monotonic() + watch.run_s
+        self._beat_at = time.monotonic() + watch.heartbeat_s
+        self._told = b""
+        self._log = b""
+        self._alive = True
+        self._last: Finished | Checked | Failed | None = None
+        self._killed: Outcome | None = None
+
+    def follow(self, stopping: threading.Event) -> None:
+        """Watch until it has ended or there is a reason to kill it."""
+        while self._alive and self._killed is None:
+            self._turn(TICK_S)
+            self._killed = self._killed or self._find_reason(stopping)
+
+    def end(self) -> None:
+        """Kill what still runs and wait until it is gone; its last words are read."""
+        with suppress(OSError):
+            self._lifeline.shutdown(socket.SHUT_WR)
+        give_up_at = time.monotonic() + _DEATH_S  # a driver may hold a dying process for long
+        while self._alive and time.monotonic() < give_up_at:
+            self._turn(TICK_S)
+        if self._number(1) is None:
+            self._end_orphans()
+        while self._turn(0):
+            pass
+
+    def close(self) -> None:
+        """End it without caring what it says, as after an exception; nothing to do after `end`."""
+        self._killed = self._killed or Lost()
+        self.end()
+        self._selector.close()
+
+    def outcome(self) -> Outcome:
+        """How it ended. What was complete before the kill came through is complete."""
+        if isinstance(self._last, Finished | Checked):
+            return Completed(self._last)
+        if self._killed is not None:
+            return self._killed
+        if isinstance(self._last, Failed):
+            return Refused(self._last.failure)
+        return self._explain_crash()
+
+    def _end_orphans(self) -> None:
+        """The fork server died. The kernel killed the child with it, but not what the child had started."""
+        if pid := self._number(0):
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _turn(self, timeout: float) -> bool:
+        """React to what is ready; False when nothing was."""
+        ready = self._selector.select(timeout)
+        for key, _ in ready:
+            key.data()
+        return bool(ready)
+
+    def _hear(self) -> None:
+        told = b""
+        with suppress(ConnectionResetError):
+            told = self._lifeline.recv(2 * NUMBER.size)
+        self._told += told
+        if not told:
+            self._alive = False
+            self._selector.unregister(self._lifeline)
+
+    def _read_events(self, pipe: io.FileIO) -> None:
+        try:
+            for event in self._events.read():
+                if isinstance(event, Finished | Checked | Failed):
+                    self._last = event
+                elif self._killed is None:
+                    self._watch.on_event(event)
+        except MalformedEventError as error:
+            _log.error("malformed event from a child", reason=str(error)[:_MAX_LOG])
+            self._killed = self._killed or Refused(_garbled())
+        if self._events.at_end:
+            self._selector.unregister(pipe)
+
+    def _read_log(self, pipe: io.FileIO) -> None:
+        chunk = pipe.read(_MAX_LOG) or b""
+        self._log = (self._log + chunk)[-_MAX_LOG:]
+        if not chunk:
+            self._selector.unregister(pipe)
+
+    def _find_reason(self, stopping: threading.Event) -> Outcome | None:
+        now = time.monotonic()
+        if stopping.is_set():
+            return Released()
+        if now >= self._deadline:
+            return TimedOut(self._watch.run_s)
+        if self._memory() > self._watch.memory_bytes:
+            return OutOfMemory()
+        if now < self._beat_at:
+            return None
+        self._beat_at = now + self._watch.heartbeat_s
+        return _REASONS[self._watch.on_heartbeat()]
+
+    def _memory(self) -> int:
+        """Bytes of memory that the child and what it started hold for themselves; files they mapped are not counted."""
+        pid = self._number(0)
+        if pid is None:
+            return 0
+        total = 0
+        with suppress(psutil.NoSuchProcess):
+            child = psutil.Process(pid)
+            for process in (child, *child.children(recursive=True)):
+                memory = process.memory_info()
+                total += memory.rss - memory.shared
+        return total
+
+    def _number(self, index: int) -> int | None:
+        numbers = [number for (number,) in NUMBER.iter_unpack(self._told[: len(self._told) // NUMBER.size * NUMBER.size])]
+        return numbers[index] if index < len(numbers) else None
+
+    def _explain_crash(self) -> Outcome:
+        code = self._number(1)
+        log = self._log.decode(errors="replace")
+        _log.error("a child crashed", code=code, log=log)
+        if code == -signal.SIGXCPU:
+            return TimedOut(self._watch.run_s)
+        return OutOfMemory() if looks_out_of_memory(log) else Crashed(code, log)
+
+
+_REASONS: dict[Command, Outcome | None] = {
+    Command.CONTINUE: None,
+    Command.CANCEL: Cancelled(),
+    Command.GIVE_UP: Lost(),
+}
+
+
+def _open_pipe(stack: ExitStack) -> tuple[io.FileIO, io.FileIO]:
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    return stack.enter_context(io.FileIO(ours, "r")), stack.enter_context(io.FileIO(theirs, "w"))
+
+
+def _garbled() -> Failure:
+    return Failure(
+        kind=FaultKind.OURS,
+        code="ENGINE_DEFECT",
+        message="the engine reported something that is no event; this is a defect of Slimline",
+        hint="report it with the job's id; the worker's log has the details",
+    )
