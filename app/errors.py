@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -14,8 +13,6 @@ from starlette.exceptions import HTTPException
 from app.contracts.failure import FaultKind, SlimlineError
 
 PROBLEM_JSON = "application/problem+json"
-
-_log = structlog.get_logger(__name__)
 
 
 class FieldError(BaseModel):
@@ -69,18 +66,23 @@ def unprocessable(pointer: str, code: str, message: str) -> Problem:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Turn every exception that leaves a route into a problem document."""
+    """Turn every foreseen exception that leaves a route into a problem document. `app.http` answers the others."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(SlimlineError, _on_slimline_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_defect)
 
 
 def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems, for the OpenAPI document."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
     return {status.value: {"description": status.phrase, "content": content} for status in statuses}
+
+
+def defect() -> Problem:
+    """What a client is told of an exception no one foresaw: not its text, which may hold secrets."""
+    detail = "This is a defect of the server, not of the request. Its log has the request id."
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", detail)
 
 
 def render(request: Request, problem: Problem) -> Response:
@@ -134,12 +136,6 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     }
     detail = details.get(status, str(error.detail))
     return render(request, Problem(status, status.name, detail, headers=error.headers))
-
-
-def _on_defect(request: Request, error: Exception) -> Response:
-    _log.error("defect", path=request.url.path, exc_info=error)
-    detail = "This is a defect of the server, not of the request. Its log has the request id."
-    return render(request, Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", detail))
 
 
 def _field_error(details: Mapping[str, Any], body: Any) -> FieldError:

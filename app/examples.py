@@ -90,6 +90,21 @@ JOB: dict[str, Any] = {
     "notes": [],
 }
 
+JOB_SUMMARY: dict[str, Any] = {
+    name: value
+    for name, value in JOB.items()
+    if name not in {"spec", "comparison", "artifacts", "reproduce", "engine_s", "notes"}
+}
+
+LAYER: dict[str, Any] = {
+    "step": 1,
+    "method": "quantize.static",
+    "layer": "/layer1/conv1/Conv",
+    "op": "Conv",
+    "done": True,
+    "bits": 8.0,
+}
+
 EVENT: dict[str, Any] = {
     "id": "evt_01JD3Q5P0A9S8D7F6G5H4J3K2M",
     "type": "state",

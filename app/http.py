@@ -7,9 +7,11 @@ from http import HTTPStatus
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
+from app.errors import defect, render
 from app.health.metrics import Metrics
 
 _log = structlog.get_logger("app.access")
@@ -29,7 +31,8 @@ class RequestScope:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
-        began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        began = time.perf_counter()
+        status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -38,13 +41,18 @@ class RequestScope:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        try:
-            with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
                 await self._app(scope, receive, send_with_id)
-        finally:
-            self._account(scope, status, time.perf_counter() - began)
+            except Exception:
+                _log.exception("defect", path=scope["path"])
+                if status is not None:
+                    raise  # half an answer is out: only breaking the connection is honest
+                await render(Request(scope), defect())(scope, receive, send_with_id)
+            finally:
+                self._account(scope, status, time.perf_counter() - began)
 
-    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+    def _account(self, scope: Scope, status: int | None, seconds: float) -> None:
         # The template, not the path: ids in labels would make a series per job.
         route = getattr(scope.get("route"), "path", "unknown")
         self._metrics.requests.labels(scope["method"], route, status).inc()

@@ -13,6 +13,7 @@ from app.errors import install_handlers
 from app.health import routes as health
 from app.http import BodyLimit, RequestScope
 from app.jobs import routes as jobs
+from app.log import configure
 from app.methods import routes as methods
 from app.models import routes as models
 from app.openapi import describe
@@ -29,6 +30,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        configure(context.settings)
         yield
         context.close()
 

@@ -1,1 +1,1 @@
-"""The worker: a Celery shell around a plain library. The library is `worker.engine`; nothing else here knows networks."""
+"""The worker: a Celery shell around a plain library, `worker.engine`, which alone knows neural networks."""

@@ -37,7 +37,7 @@ _BAD_ALLOC = ("bad_alloc", "bad allocation")
 
 
 def carry_out(order: Path, parent: int, events: int) -> int:
-    """Do what the file `order` says, writing events to the pipe `events`; returns the exit code. Call it once, after fork."""
+    """Do what the file `order` says, writing events to the pipe `events`; returns the exit code. After a fork only."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     say = partial(write_event, events)

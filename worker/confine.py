@@ -1,4 +1,4 @@
-"""What a child does to itself before it touches an upload: its own group, limits, no network. Linux; no engine in it."""
+"""What a child does to itself before it touches an upload: its own group, limits, no network. Linux only."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ class Confinement(BaseModel):
 
 
 def confine(limits: Confinement, folder: Path, parent: int) -> None:
-    """Confine this process to `folder` and `limits`; it dies when `parent` does. Raises OSError where that is impossible."""
+    """Confine this process to `folder` and `limits`; it dies when `parent` does. Raises OSError when it cannot."""
     os.setsid()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_SET_PDEATHSIG, signal.SIGKILL)

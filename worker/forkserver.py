@@ -1,4 +1,4 @@
-"""The fork server: a process that has the engine's libraries loaded and forks one child per order. No Celery, no settings.
+"""The fork server: a process that has the engine's libraries loaded and forks a child per order. No Celery in it.
 
 Not multiprocessing's: that one inherits the whole environment with its secrets, runs the parent's `__main__` again in
 every child, and its children hold the pipe that keeps it alive, so that they outlive a killed worker. Here every child
@@ -53,7 +53,7 @@ class ForkServer:
             self._ensure_running()
 
     def fork(self, order: Path, events: int, log: int) -> socket.socket:
-        """Have a child forked that carries out the order in the file `order`; gives the worker's end of its lifeline."""
+        """Have a child forked that carries out the order in the file `order`; returns our end of its lifeline."""
         ours, theirs = socket.socketpair()
         with theirs:
             fds = [theirs.fileno(), events, log]
@@ -101,11 +101,9 @@ class ForkServer:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a child may see of `environment`: an allow-list, because a new secret is added more easily than remembered."""
+    """What a child may see of `environment`: an allow-list, for a new secret is easily added and easily forgotten."""
     kept = {
-        name: value
-        for name, value in environment.items()
-        if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
+        name: value for name, value in environment.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
     }
     here = [entry or str(Path.cwd()) for entry in sys.path]
     # ONNX Runtime otherwise opens a telemetry database in HOME and starts a thread when it is imported.

@@ -1,4 +1,4 @@
-"""Runs one piece of work in a child and watches it: events, heartbeat, time, memory, kill. Knows no database and no engine."""
+"""Runs one piece of work in a child and watches it: events, commands, time, memory, kill. No database, no engine."""
 
 import io
 import os
@@ -24,7 +24,7 @@ from worker.outcome import Cancelled, Completed, Crashed, Lost, Outcome, OutOfMe
 from worker.pipe import Checked, ChildEvent, EventReader, MalformedEventError
 
 TICK_S = 0.25
-"""How often time, memory and the wish to stop are looked at. Events and the end of the child wake the loop at once."""
+"""How often the clock, memory and the row's word are looked at. Events and the child's end wake the loop at once."""
 
 _DEATH_S = 10.0
 _MAX_LOG = 16 * 1024
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Command(Enum):
-    """What the row says about the work, asked at each heartbeat."""
+    """What the row says about the work."""
 
     CONTINUE = auto()
     CANCEL = auto()
@@ -46,9 +46,9 @@ class Watch:
 
     run_s: float
     memory_bytes: int
-    heartbeat_s: float
     on_event: Callable[[ChildEvent], None]
-    on_heartbeat: Callable[[], Command]
+    on_tick: Callable[[], Command]
+    """Asked every TICK_S seconds at least."""
 
 
 class Supervisor:
@@ -57,6 +57,11 @@ class Supervisor:
     def __init__(self, server: ForkServer) -> None:
         self._server = server
         self._stopping = threading.Event()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether work that is asked for now would only be released."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """End all work as `Released`, also what is asked for later."""
@@ -87,11 +92,11 @@ class _Child:
         self._events = EventReader(events.fileno())
         self._watch = watch
         self._selector = selectors.DefaultSelector()
-        self._selector.register(lifeline, selectors.EVENT_READ, lambda: self._hear())
+        self._selector.register(lifeline, selectors.EVENT_READ, self._hear)
         self._selector.register(events, selectors.EVENT_READ, lambda: self._read_events(events))
         self._selector.register(log, selectors.EVENT_READ, lambda: self._read_log(log))
         self._deadline = time.monotonic() + watch.run_s
-        self._beat_at = time.monotonic() + watch.heartbeat_s
+        self._tick_at = time.monotonic()
         self._told = b""
         self._log = b""
         self._alive = True
@@ -175,16 +180,16 @@ class _Child:
 
     def _find_reason(self, stopping: threading.Event) -> Outcome | None:
         now = time.monotonic()
+        if now < self._tick_at:
+            return None
+        self._tick_at = now + TICK_S
         if stopping.is_set():
             return Released()
         if now >= self._deadline:
             return TimedOut(self._watch.run_s)
         if self._memory() > self._watch.memory_bytes:
             return OutOfMemory()
-        if now < self._beat_at:
-            return None
-        self._beat_at = now + self._watch.heartbeat_s
-        return _REASONS[self._watch.on_heartbeat()]
+        return _REASONS[self._watch.on_tick()]
 
     def _memory(self) -> int:
         """Bytes of memory that the child and what it started hold for themselves; files they mapped are not counted."""
@@ -200,7 +205,9 @@ class _Child:
         return total
 
     def _number(self, index: int) -> int | None:
-        numbers = [number for (number,) in NUMBER.iter_unpack(self._told[: len(self._told) // NUMBER.size * NUMBER.size])]
+        numbers = [
+            number for (number,) in NUMBER.iter_unpack(self._told[: len(self._told) // NUMBER.size * NUMBER.size])
+        ]
         return numbers[index] if index < len(numbers) else None
 
     def _explain_crash(self) -> Outcome:

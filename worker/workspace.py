@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from app.contracts.events import ArtifactFile
 from app.contracts.failure import FaultKind, SlimlineError
 from app.settings import Settings
 from app.storage import Blob, BlobStore, open_store
@@ -64,13 +65,30 @@ class Workspace:
         return name
 
     def keep(self, name: str) -> Blob:
-        """Store the file that a child left as `name`. Raises SlimlineError ENGINE_DEFECT where there is none."""
+        """Store the file that a child left as `name`. Raises SlimlineError ENGINE_DEFECT, GRAPH_TOO_LARGE."""
         path = self.folder / name
         if not _is_own_file(path, self.folder):
+            raise _defect("the engine named a file that it did not write", name)
+        if self.is_in_parts(name):
             raise SlimlineError(
-                "ENGINE_DEFECT", "the engine named a file that it did not write", kind=FaultKind.OURS, node=name
+                "GRAPH_TOO_LARGE",
+                "the graph takes more than 1.9 GB, and Slimline keeps a graph as one file",
+                hint="send a smaller model, or use the library: python -m worker.engine compress",
             )
         return self._store.put_file(path)
+
+    def keep_artifact(self, file: ArtifactFile) -> None:
+        """Store an artifact. Raises SlimlineError ENGINE_DEFECT when it is not the one that was measured."""
+        if self.keep(file.path).sha256 != file.sha256:
+            raise _defect("the artifact changed after it was measured", file.path)
+
+    def is_in_parts(self, name: str) -> bool:
+        """Whether the graph `name` has its large tensors in a file beside it."""
+        return (self.folder / f"{name}.data").exists()
+
+
+def _defect(message: str, name: str) -> SlimlineError:
+    return SlimlineError("ENGINE_DEFECT", message, kind=FaultKind.OURS, node=name)
 
 
 def _is_own_file(path: Path, folder: Path) -> bool:

@@ -5,6 +5,7 @@ import base64
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote
 
 from anyio import CancelScope
@@ -12,10 +13,22 @@ from anyio.to_thread import run_sync
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.artifacts.ranges import find_range, matches
+from app.artifacts.ranges import find_range
+from app.errors import documented
+from app.preconditions import matches
 from app.storage import BlobStore
 
 MEDIA_TYPE = "application/octet-stream"
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}, "example": "(the bytes)"}
+
+# The `responses` of a route that answers with `serve`, for the OpenAPI document.
+CONTENT_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file", "content": {MEDIA_TYPE: _BYTES}},
+    206: {"description": "The part that Range asks for", "content": {MEDIA_TYPE: _BYTES}},
+    304: {"description": "The client has these bytes: If-None-Match names their ETag"},
+    **documented(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ async def serve(request: Request, store: BlobStore, content: Content) -> Respons
     found later breaks the transfer off: the client never takes a damaged file for a whole one.
     """
     headers = _headers(content)
-    if matches(request.headers.get("if-none-match"), content.etag):
+    if matches(request.headers.get("if-none-match", ""), content.etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if request.method == "HEAD":
         return Response(headers={**headers, "Content-Length": str(content.size_bytes)}, media_type=MEDIA_TYPE)

@@ -1,4 +1,4 @@
-"""Which part of a representation a request asks for (RFC 9110, sections 13 and 14). Pure: headers in, numbers out."""
+"""Which part of a representation a request asks for (RFC 9110, section 14). Pure: headers in, numbers out."""
 
 import re
 from collections.abc import Mapping
@@ -6,15 +6,7 @@ from http import HTTPStatus
 
 from app.errors import Problem
 
-_ONE_RANGE = re.compile(r"bytes=[ \t]*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-(?P<suffix>\d{1,18}))[ \t]*")
-
-
-def matches(if_none_match: str | None, etag: str) -> bool:
-    """Whether If-None-Match names `etag`, by weak comparison, or is `*`."""
-    if if_none_match is None:
-        return False
-    named = {entry.strip().removeprefix("W/") for entry in if_none_match.split(",")}
-    return etag in named or "*" in named
+_ONE_RANGE = re.compile(r"bytes=[ \t]*(?:(?P<first>\d{1,18})-(?P<last>\d{0,18})|-(?P<suffix>\d{1,18}))[ \t]*", re.ASCII)
 
 
 def find_range(headers: Mapping[str, str], etag: str, size: int) -> tuple[int, int] | None:
@@ -34,6 +26,6 @@ def find_range(headers: Mapping[str, str], etag: str, size: int) -> tuple[int, i
             return None
     if start >= size:
         detail = f"The range begins at or after the end: there are {size} bytes."
-        headers = {"Content-Range": f"bytes */{size}"}
-        raise Problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "RANGE_NOT_SATISFIABLE", detail, headers=headers)
+        told = {"Content-Range": f"bytes */{size}"}
+        raise Problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "RANGE_NOT_SATISFIABLE", detail, headers=told)
     return start, stop

@@ -61,8 +61,8 @@ def describe() -> None:
     """
 
 
-def main() -> None:
-    """Run the command line."""
+def make_commands() -> typer.Typer:
+    """The whole command line."""
     commands = typer.Typer(
         cls=Commands,
         no_args_is_help=True,
@@ -70,4 +70,9 @@ def main() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     commands.callback()(describe)
-    commands(prog_name="slimline")
+    return commands
+
+
+def main() -> None:
+    """Run the command line."""
+    make_commands()(prog_name="slimline")

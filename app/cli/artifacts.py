@@ -7,24 +7,26 @@ import typer
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
 from app.cli.downloads import save_artifact
-from app.cli.output import AsJson, print_resource, print_resources
+from app.cli.output import AsJson, Limit, print_resource, print_resources
 
 artifacts = typer.Typer(no_args_is_help=True, help="List, show and download what jobs made.")
 
 ArtifactId = Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact's id, art_….")]
 
+_COLUMNS = ("id", "job", "format", "filename", "size_bytes", "created_at")
+
 
 @artifacts.command("list")
 def list_artifacts(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="The job that made them.")],
     *,
+    job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
+    limit: Limit = 50,
     url: ServerUrl = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """List the artifacts of a job."""
+    """List artifacts, newest first."""
     with connect(url) as client:
-        columns = ("id", "format", "filename", "size_bytes", "sha256")
-        print_resources(columns, client.job(job_id)["artifacts"], as_json=as_json)
+        print_resources(_COLUMNS, client.list("/v1/artifacts", limit=limit, job=job), as_json=as_json)
 
 
 @artifacts.command()

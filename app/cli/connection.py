@@ -35,8 +35,8 @@ def connect(url: str) -> Iterator[Client]:
 
 
 def _tell(refused: ApiError) -> None:
-    complain(f"{refused.detail} [{refused.status} {refused.code}]", refused.hint)
+    complain(f"{refused.detail} [{refused.status} {refused.code}]")
     for error in refused.errors:
-        typer.echo(f"  {error.pointer}: {error.detail}", err=True)
+        typer.echo(f"  {error.pointer}: {error.message}", err=True)
     if refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR and refused.request_id:
         typer.echo(f"  request {refused.request_id}: the server's log says more", err=True)

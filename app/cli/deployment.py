@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.output import AsJson, print_json, print_rows
-from app.settings import Settings
+from app.cli.environment import read_settings
+from app.cli.output import AsJson, print_json
 from app.up.parts import QUEUES, beat_command, server_command, worker_command
 
 
@@ -35,7 +35,7 @@ def worker(
 
     Example: slimline worker --queues cuda
     """
-    _become(worker_command(concurrency or Settings().concurrency, queues))
+    _become(worker_command(concurrency or read_settings().concurrency, queues))
 
 
 def beat() -> None:
@@ -45,11 +45,12 @@ def beat() -> None:
 
 def settings(*, as_json: AsJson = False) -> None:
     """Print every setting with its value and meaning, passwords masked."""
-    rows = Settings().rows()
+    rows = read_settings().rows()
     if as_json:
         print_json([{"name": name, "value": value, "meaning": meaning} for name, value, meaning in rows])
-    else:
-        print_rows(("variable", "value", "meaning"), rows)
+        return
+    for name, value, meaning in rows:
+        typer.echo(f"{name}={value}\n    {meaning}")
 
 
 def _become(command: Sequence[str]) -> None:

@@ -1,8 +1,12 @@
 """A finished job told to a person: its comparison, notes, verdict or failure; and the exit status it means."""
 
+import shutil
+
+import typer
+
 from app.cli.comparison import build_comparison_table, notes_of
 from app.cli.edge import ExitCode, complain
-from app.cli.output import stdout
+from app.cli.output import print_table
 from app.client import Resource
 from app.contracts.failure import Failure
 from app.contracts.measurement import Comparison
@@ -13,14 +17,13 @@ from app.contracts.targets import Clause, Verdict
 def print_report(job: Resource) -> None:
     """The comparison and the verdict on stdout; why it failed on stderr."""
     comparison = Comparison.model_validate(job.get("comparison") or {})
-    console = stdout()
     if comparison.original:
-        console.print(build_comparison_table(comparison))
+        print_table(build_comparison_table(comparison, shutil.get_terminal_size((200, 0)).columns))
     for note in dict.fromkeys([*notes_of(comparison), *(job.get("notes") or [])]):
-        console.print(f"note: {note}")
+        typer.echo(f"note: {note}")
     if job.get("verdict"):
         for clause in Verdict.model_validate(job["verdict"]).clauses:
-            console.print(_describe_clause(clause))
+            typer.echo(_describe_clause(clause))
     if job.get("failure"):
         _tell_failure(Failure.model_validate(job["failure"]))
     elif job["state"] == JobState.CANCELLED:

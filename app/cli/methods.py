@@ -14,7 +14,7 @@ methods = typer.Typer(no_args_is_help=True, help="List the compression methods a
 def list_methods(*, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List the methods."""
     with connect(url) as client:
-        print_resources(("method", "summary", "works_on"), client.list("/v1/methods", limit=200), as_json=as_json)
+        print_resources(("name", "summary", "works_on"), client.list("/v1/methods", limit=200), as_json=as_json)
 
 
 @methods.command()

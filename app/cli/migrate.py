@@ -2,13 +2,13 @@
 
 import typer
 
+from app.cli.environment import read_settings
 from app.db.migrate import upgrade
-from app.settings import Settings
 
 
 def migrate() -> None:
-    """Bring the database of SLIMLINE_DATABASE_URL to the newest schema."""
-    settings = Settings()
+    """Bring the database to the newest schema."""
+    settings = read_settings()
     settings.data.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     typer.echo("the database has the newest schema")

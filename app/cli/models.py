@@ -52,7 +52,7 @@ def layers(model_id: ModelId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson =
     """List the layers that methods can work on, by the names `include` and `exclude` match."""
     with connect(url) as client:
         columns = ("name", "op", "parameters", "macs")
-        print_resources(columns, client.list(f"/v1/models/{model_id}/layers", limit=10_000), as_json=as_json)
+        print_resources(columns, client.get(f"/v1/models/{model_id}/layers")["data"], as_json=as_json)
 
 
 @models.command()

@@ -15,18 +15,12 @@ Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
 
 Record = Mapping[str, Any]
 
+_WIDEST = 10_000
+
 
 def print_json(answer: Any) -> None:
     """Write one JSON document to stdout."""
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-
-
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table to stdout."""
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    stdout().print(table)
 
 
 def print_resources(columns: Sequence[str], resources: Iterable[Record], *, as_json: bool) -> None:
@@ -34,7 +28,10 @@ def print_resources(columns: Sequence[str], resources: Iterable[Record], *, as_j
     if as_json:
         print_json(list(resources))
     else:
-        print_rows(columns, ([_show(resource.get(column)) for column in columns] for resource in resources))
+        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        for resource in resources:
+            table.add_row(*(_show(resource.get(column)) for column in columns))
+        print_table(table)
 
 
 def print_resource(resource: Record, *, as_json: bool) -> None:
@@ -42,22 +39,23 @@ def print_resource(resource: Record, *, as_json: bool) -> None:
     if as_json:
         print_json(resource)
         return
-    table = Table.grid(padding=(0, 2))
-    for field, value in resource.items():
-        if value not in (None, [], {}):
-            table.add_row(field, _show(value))
-    stdout().print(table)
+    filled = {field: _show(value) for field, value in resource.items() if value not in (None, [], {})}
+    width = max(map(len, filled), default=0)
+    for field, text in filled.items():
+        typer.echo(f"{field:<{width}}  {text}")
+
+
+def print_table(table: Table) -> None:
+    """Write a table to stdout at its full width: an id cut short is of no use."""
+    Console(width=measure_width(table), markup=False, highlight=False).print(table)
+
+
+def measure_width(table: Table) -> int:
+    """Characters the table needs so that nothing in it is cut or wrapped."""
+    return Console(width=_WIDEST, markup=False).measure(table).maximum
 
 
 def _show(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def stdout() -> Console:
-    """A console that prints text as it is; a file or pipe gets wide lines."""
-    console = Console(markup=False, highlight=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 200
-    return console

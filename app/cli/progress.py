@@ -18,6 +18,7 @@ from rich.progress import (
 from app.cli.quantities import show_duration
 from app.client import Client, Event, Resource
 from app.client.transfer import OnBytes
+from app.contracts.states import JobState
 
 
 @contextmanager
@@ -35,8 +36,8 @@ def follow_job(client: Client, job_id: str) -> Resource:
     console = Console(stderr=True, highlight=False, markup=False)
     with _job_bar(console) if console.is_terminal else _job_lines(console) as show:
         for event in client.watch(job_id):
-            if event.type == "log":
-                console.print(event.data.get("message", ""))
+            if event.type == "log" and event.data["level"] == "warning":  # the rest is in the report's notes
+                console.print(event.data["message"], soft_wrap=True)
             show(event)
     return client.job(job_id)
 
@@ -55,7 +56,9 @@ def _job_bar(console: Console) -> Iterator[Callable[[Event], None]]:
 
         def show(event: Event) -> None:
             if event.type == "state":
-                progress.update(bar, description=event.data["state"], left="")
+                state = event.data["state"]
+                completed = 1 if state == JobState.SUCCEEDED else None
+                progress.update(bar, description=state, left="", completed=completed)
             elif event.type == "progress":
                 left = event.data.get("eta_s")
                 progress.update(
@@ -79,7 +82,7 @@ def _job_lines(console: Console) -> Iterator[Callable[[Event], None]]:
             console.print(event.data["state"])
         elif event.type == "progress" and at != shown:
             shown = at
-            console.print(f"{event.data['fraction']:4.0%} {_describe(event.data)}")
+            console.print(f"{event.data['fraction']:4.0%} {_describe(event.data)}", soft_wrap=True)
 
     yield show
 

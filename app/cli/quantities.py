@@ -1,7 +1,7 @@
 """Numbers as people read them: bytes, counts, ratios, durations, shares. Pure text."""
 
 THOUSAND = 1000
-UNKNOWN = "–"  # noqa: RUF001  an en dash is the usual sign of an empty cell
+UNKNOWN = "-"
 
 
 def show_bytes(count: float | None) -> str:

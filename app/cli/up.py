@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.edge import ExitCode, print_refusal, usage
+from app.cli.environment import read_settings
 from app.contracts.failure import FaultKind, SlimlineError
-from app.settings import Settings
 from app.up.address import find_port, require_loopback
 from app.up.lock import claim
 from app.up.tree import Plan, Tree
@@ -42,7 +42,7 @@ def up(
         if device == "cuda":
             _require_gpu()
         with claim(data):
-            plan = Plan(Settings(data=data), host, find_port(host, port), workers, device)
+            plan = Plan(read_settings(data=data), host, find_port(host, port), workers, device)
             _run(plan)
 
 

@@ -12,6 +12,7 @@ class Event:
 
     id: str
     type: str
+    created_at: str
     data: dict[str, Any]
 
 
@@ -21,7 +22,8 @@ def parse_events(lines: Iterable[str]) -> Iterator[Event]:
     for line in lines:
         if not line:
             if "data" in fields:
-                yield Event(fields.get("id", ""), fields.get("event", "message"), json.loads(fields["data"]))
+                event = json.loads(fields["data"])
+                yield Event(event["id"], event["type"], event["created_at"], event["data"])
             fields = {}
             continue
         name, _, value = line.partition(":")

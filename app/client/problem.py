@@ -12,7 +12,7 @@ class FieldError:
     """One bad field: a JSON Pointer into the body that was sent, and what is wrong there."""
 
     pointer: str
-    detail: str
+    message: str
 
 
 class ApiError(Exception):
@@ -23,10 +23,9 @@ class ApiError(Exception):
         self.status = response.status_code
         self.code = str(problem.get("code") or "")
         self.detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
-        self.hint = problem.get("hint")
         self.request_id = problem.get("request_id") or response.headers.get("x-request-id")
         self.errors: Sequence[FieldError] = [
-            FieldError(str(error.get("pointer", "")), str(error.get("detail", "")))
+            FieldError(str(error.get("pointer", "")), str(error.get("message", "")))
             for error in problem.get("errors") or []
         ]
         super().__init__(f"{self.detail} ({self.status} {self.code})")

@@ -14,7 +14,6 @@ from app.client.problem import DownloadDamagedError, require_ok
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
-CHUNK_BYTES = 1024**2
 TRIES = 5
 
 
@@ -63,7 +62,7 @@ def download(http: httpx.Client, url: str, sha256: str, to: Path, on_bytes: OnBy
 def _fetch_rest(http: httpx.Client, url: str, part: Path, on_bytes: OnBytes) -> None:
     """Append the missing bytes to `part`; start over where the server will not send a range."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with http.stream("GET", url, headers=headers) as response:
         if have and response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # every byte is here
@@ -71,7 +70,7 @@ def _fetch_rest(http: httpx.Client, url: str, part: Path, on_bytes: OnBytes) -> 
         have = have if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
         total = have + int(response.headers.get("content-length", 0))
         with part.open("ab" if have else "wb") as file:
-            for chunk in response.iter_bytes(CHUNK_BYTES):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 on_bytes(file.tell(), total)
             file.flush()

@@ -14,7 +14,7 @@ class Preprocess(BaseModel):
     channel axis only where `stored_layout` says it is elsewhere.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     resize: tuple[int, int] | None = Field(None, description="Height and width in pixels", examples=[[224, 224]])
     channel_order: Literal["rgb", "bgr"] = "rgb"

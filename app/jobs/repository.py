@@ -11,7 +11,6 @@ from sqlalchemy import (
     CursorResult,
     Update,
     and_,
-    bindparam,
     delete,
     func,
     insert,
@@ -51,19 +50,10 @@ def get(session: Session, job_id: str) -> JobRow | None:
     return session.get(JobRow, job_id)
 
 
-def read_revision(connection: Connection, job_id: str) -> tuple[JobState, int] | None:
-    """State and revision only: what polling asks for again and again."""
-    row = connection.execute(_REVISION, {"job_id": job_id}).one_or_none()
-    return (JobState(row[0]), row[1]) if row else None
-
-
 def read_revisions(connection: Connection, job_ids: Sequence[str]) -> Sequence[tuple[str, str, int]]:
-    """Id, state and revision of each of these jobs."""
+    """Id, state and revision of each of these jobs: what polling asks for again and again."""
     query = select(JobRow.id, JobRow.state, JobRow.revision).where(JobRow.id.in_(job_ids))
-    return connection.execute(query).tuples().all()
-
-
-_REVISION = select(JobRow.state, JobRow.revision).where(JobRow.id == bindparam("job_id"))
+    return connection.execute(query).all()
 
 
 def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
@@ -90,7 +80,7 @@ def count_ahead(session: Session, row: JobRow) -> int:
 def count_by_state(session: Session) -> dict[str, int]:
     """How many jobs are in each state."""
     query = select(JobRow.state, func.count()).group_by(JobRow.state)
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def find_queued_on(session: Session, input_id: str) -> Sequence[JobRow]:

@@ -71,6 +71,10 @@ async def read_job(
     seconds = wait or preferred_wait(prefer, MAX_WAIT_S)
     if seconds:
         await context.watch.until(job_id, lambda seen: seen.state.is_final, seconds)
+    if if_none_match is not None and (seen := await context.watch.look(job_id)) and seen.state != JobState.QUEUED:
+        tag = service.etag(seen.revision, None)
+        if matches(if_none_match, tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     return await run_in_threadpool(_answer, context, job_id, if_none_match)
 
 
@@ -145,13 +149,6 @@ def read_layers(job_id: str, context: RequestContext) -> JobLayers:
 
 
 def _answer(context: Context, job_id: str, if_none_match: str | None) -> Response:
-    if if_none_match is not None:
-        with context.database.connection() as connection:
-            seen = repository.read_revision(connection, job_id)
-        if seen and seen[0] != JobState.QUEUED:
-            tag = service.etag(seen[1], None)
-            if matches(if_none_match, tag):
-                return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     with context.database.read() as session:
         row = service.find(session, job_id)
         view = service.view(session, row)

@@ -12,7 +12,7 @@ from app.contracts.measurement import Comparison
 from app.contracts.recipe import RecipeStep
 from app.contracts.states import JobState
 from app.contracts.targets import Verdict
-from app.examples import ARTIFACT, EVENT, JOB
+from app.examples import ARTIFACT, EVENT, JOB, JOB_SUMMARY, LAYER
 
 
 class JobProgress(Progress):
@@ -46,6 +46,8 @@ class Reproduce(BaseModel):
 
 class JobSummary(BaseModel):
     """A job as lists show it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_SUMMARY]})
 
     id: str
     state: JobState
@@ -92,5 +94,7 @@ class JobEvent(BaseModel):
 
 class JobLayers(BaseModel):
     """What each step did to each layer, or why it left it alone."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [LAYER]}]})
 
     data: list[LayerRecord]

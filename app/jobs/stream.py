@@ -24,7 +24,8 @@ async def stream(database: Database, watch: JobWatch, job_id: str, after_seq: in
     """Events behind `after_seq`, in order, each once; ends when the job is final and all are sent."""
     while True:
         # The revision is read before the events: what comes in between makes the wait below return at once.
-        seen, rows = await run_in_threadpool(_read, database, job_id, after_seq)
+        seen = await watch.look(job_id)
+        rows = await run_in_threadpool(_read, database, job_id, after_seq)
         for row in rows:
             yield ServerSentEvent(show(row).model_dump_json(), event=row.type, id=row.id)
             after_seq = row.seq
@@ -39,9 +40,7 @@ def _is_newer_than(revision: int) -> Callable[[Seen], bool]:
     return lambda seen: seen.revision > revision
 
 
-def _read(database: Database, job_id: str, after_seq: int) -> tuple[Seen | None, list[JobEventRow]]:
-    with database.connection() as connection:
-        found = repository.read_revision(connection, job_id)
+def _read(database: Database, job_id: str, after_seq: int) -> list[JobEventRow]:
     with database.read() as session:
         rows, _ = repository.fetch_events(session, job_id, after_seq=after_seq, limit=_BATCH)
-    return Seen(*found) if found else None, rows
+    return rows

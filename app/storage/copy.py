@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from app.storage.blob import CHUNK_BYTES, Blob, BlobStore
+from app.storage.spool import disk_faults
 
 
 def put_file(store: BlobStore, path: Path) -> Blob:
@@ -13,6 +14,7 @@ def put_file(store: BlobStore, path: Path) -> Blob:
         return incoming.commit()
 
 
+@disk_faults()
 def fetch_checked(store: BlobStore, sha256: str, to: Path) -> None:
     """Write a blob to a file. A copy, not a link: whoever gets it may not reach the stored bytes."""
     try:

@@ -1,35 +1,32 @@
 """Blobs as objects of an S3 bucket, through obstore. Uploads are spooled on the local disk, to be hashed first."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import obstore
 from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 from app.storage.blob import Blob, Incoming, blob_missing, storage_unreachable
 from app.storage.copy import fetch_checked, put_file
 from app.storage.digest import CheckedBlobs, checked
 from app.storage.spool import Spool, remove_abandoned, spooling
 
-if TYPE_CHECKING:
-    from obstore import ObjectMeta
-    from obstore.store import S3Store
-
 # One ranged request each: a slow reader never holds a request open, and a failed one is repeated by obstore.
 READ_BYTES = 4 * 1024**2
 PART_BYTES = 8 * 1024**2
 # S3 takes 10,000 parts; parts in flight are held in memory.
 _MAX_PARTS = 9_000
-_PARTS_AT_ONCE = 3
+_PARTS_AT_ONCE = 2
 
 
 class BucketStore:
     """A `BlobStore` in a bucket, under the prefix that `objects` was opened with."""
 
-    def __init__(self, objects: "S3Store", spool: Path) -> None:
+    def __init__(self, objects: S3Store, spool: Path) -> None:
         self._objects = objects
         self._spool = spool
         self._checked = CheckedBlobs()
@@ -102,7 +99,7 @@ def _key(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}"
 
 
-def _mark(meta: "ObjectMeta") -> tuple[str | None, object, int]:
+def _mark(meta: Mapping[str, Any]) -> tuple[object, ...]:
     return meta["e_tag"], meta["last_modified"], meta["size"]
 
 

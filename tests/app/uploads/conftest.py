@@ -2,8 +2,8 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,13 +37,23 @@ def upload_url(blobs: Path) -> Iterator[str]:
             blob = await upload.keep()
         return {"sha256": blob.sha256, "filename": upload.filename, "fields": upload.fields}
 
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/up"
-    server.should_exit = True
-    thread.join()
-    listening.close()
+    with serving(app) as url:
+        yield f"{url}/up"
+
+
+@pytest.fixture
+def served(server: FastAPI) -> Iterator[str]:
+    """The URL of the whole application behind a real server."""
+    with serving(server) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

@@ -35,7 +35,7 @@ def open_dataset(path: str | Path, preprocess: Preprocess | None = None, *, file
 def check_dataset(
     path: str | Path, preprocess: Preprocess | None = None, *, filename: str | None = None
 ) -> DatasetFacts:
-    """Facts about a dataset of which every sample was read once. Raises SlimlineError for the first that is unusable."""
+    """Facts about a dataset, every sample read once. Raises SlimlineError for the first that is unusable."""
     with open_dataset(path, preprocess, filename=filename) as dataset:
         check_every_sample(dataset.source)
         return dataset.facts

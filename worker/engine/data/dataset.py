@@ -71,6 +71,7 @@ class Dataset:
             fit.check_labels(outputs, self.facts)
 
     def close(self) -> None:
+        """Close the file and drop what was unpacked from it."""
         self.source.close()
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ def cast(spec: TensorSpec, value: Array) -> Array:
         case "i" | "u", "f":
             safe = value.dtype.itemsize <= _EXACT_IN_FLOAT
         case "i" | "u", "i" | "u":
-            limits = np.iinfo(target)
+            limits = np.iinfo(str(target))
             safe = not value.size or (int(value.min()) >= limits.min and int(value.max()) <= limits.max)
         case _:
             safe = False

@@ -50,22 +50,19 @@ class ImageSource:
         height, width = resize or self._decode(self._names[0]).shape[:2]
         self.arrays: Mapping[str, Stored] = {NAME: Stored(np.dtype(np.uint8), (height, width, 3))}
 
-    def read(self, name: str, indices: Array) -> Array:
+    def read(self, name: str, indices: Array) -> Array:  # noqa: D102 - as Source says
         if name != NAME:
             raise KeyError(name)
-        want = self.arrays[NAME].shape
-        images = np.empty((len(indices), *want), np.uint8)
-        for row, index in enumerate(indices):
-            image = self._decode(self._names[index])
-            if image.shape != want:
+        images = [self._decode(self._names[index]) for index in indices]
+        for image, index in zip(images, indices, strict=True):
+            if image.shape != self.arrays[NAME].shape:
                 raise self._refusal_of_size(self._names[index], image.shape)
-            images[row] = image
-        return images
+        return np.stack(images)
 
-    def labels(self, indices: Array) -> Labels:
+    def labels(self, indices: Array) -> Labels:  # noqa: D102 - as Source says
         return self._labels[indices]
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: D102 - as Source says
         self._archive.close()
 
     def _decode(self, name: str) -> Array:
@@ -88,7 +85,8 @@ class ImageSource:
         first = self.arrays[NAME].shape
         return SlimlineError(
             "IMAGE_SIZES_DIFFER",
-            f"{name!r} is {shape[0]} x {shape[1]} pixels, {self._names[0]!r} is {first[0]} x {first[1]} (height x width)",
+            f"{name!r} is {shape[0]} x {shape[1]} pixels (height x width), "
+            f"{self._names[0]!r} is {first[0]} x {first[1]}",
             node=name,
             hint='give a size for all: "preprocess": {"resize": [height, width]}',
         )

@@ -35,6 +35,7 @@ class NpyFile:
 
     @property
     def is_text(self) -> bool:
+        """Whether it holds strings, which no model takes."""
         return self.dtype.kind in _TEXT
 
     def rows(self, indices: Array) -> Array:

@@ -31,13 +31,13 @@ class NpzSource:
             raise
 
     @property
-    def has_labels(self) -> bool:
+    def has_labels(self) -> bool:  # noqa: D102 - as Source says
         return self._labels is not None
 
-    def read(self, name: str, indices: Array) -> Array:
+    def read(self, name: str, indices: Array) -> Array:  # noqa: D102 - as Source says
         return self._files[name].rows(indices)
 
-    def labels(self, indices: Array) -> Labels:
+    def labels(self, indices: Array) -> Labels:  # noqa: D102 - as Source says
         if self._labels is None:
             raise KeyError(LABEL_NAMES[0])
         labels = self._labels.rows(indices)
@@ -49,7 +49,7 @@ class NpzSource:
             raise refusal("LABELS_INVALID", self._labels.name, f"holds a negative label at index {where}")
         return labels.astype(np.int64)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: D102 - as Source says
         self._folder.cleanup()
 
     def _sort(self, files: dict[str, NpyFile]) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 
 from app.contracts.failure import SlimlineError
 from app.contracts.preprocess import Layout, Preprocess
+from worker.engine.data.source import Array
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 _IMAGE_RANK = 4
 
 
@@ -29,7 +29,8 @@ def apply(stored: Array, how: Preprocess, *, resized: bool = False) -> Array:
         stored = _normalize(stored.astype(np.float32), how, axis)
     if stored.ndim == _IMAGE_RANK and stored_layout != how.layout:
         stored = np.moveaxis(stored, axis, _channel_axis(stored, how.layout))
-    return np.ascontiguousarray(stored)
+    contiguous: Array = np.ascontiguousarray(stored)
+    return contiguous
 
 
 def _normalize(values: Array, how: Preprocess, axis: int) -> Array:
@@ -45,13 +46,14 @@ def _normalize(values: Array, how: Preprocess, axis: int) -> Array:
 def _per_channel(numbers: list[float], what: str, values: Array, axis: int) -> Array:
     given = np.asarray(numbers, np.float32)
     if given.size == 1:
-        return given[0]
+        return given
     _refuse_unless(
         values.ndim > 1 and values.shape[axis] == given.size,
         f"{what} has {given.size} values, the samples have {values.shape[axis]} channels on axis {axis}",
         values,
     )
-    return given.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+    return given.reshape(shape)
 
 
 def _channel_axis(values: Array, layout: Layout) -> int:
@@ -76,7 +78,8 @@ def _bilinear(source: int, target: int) -> Array:
     centre = (np.arange(target)[:, None] + 0.5) * ratio
     distance = np.abs(np.arange(source)[None, :] + 0.5 - centre) / support
     weights = np.clip(1 - distance, 0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    normalized: Array = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return normalized
 
 
 def _refuse_unless(holds: bool, what: str, values: Array) -> None:  # noqa: FBT001 - a condition, as in assert

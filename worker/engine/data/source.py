@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.contracts.failure import SlimlineError
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Array = NDArray[Any]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Source(Protocol):
     notes: list[str]
 
     @property
-    def has_labels(self) -> bool: ...
+    def has_labels(self) -> bool:
+        """Whether every sample has a label."""
+        ...
 
     def read(self, name: str, indices: Array) -> Array:
         """Those samples of array `name`, in that order. Raises SlimlineError for what cannot be read."""
@@ -42,7 +45,9 @@ class Source(Protocol):
         """Their labels; only where `has_labels`. Raises SlimlineError LABELS_INVALID."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file and drop what was unpacked from it."""
+        ...
 
 
 def read_finite(source: Source, name: str, indices: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The graph: the one form a method sees. Loading, saving, editing, layers and cost live here; no torch, no ONNX Runtime."""
+"""The graph: the one form a method sees. Files, edits, layers and cost live here; no torch, no ONNX Runtime."""
 
 from worker.engine.graph.graph import Graph
 from worker.engine.graph.layers import Layer

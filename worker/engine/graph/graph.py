@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from app.contracts.failure import SlimlineError
 from app.contracts.graph_facts import TensorSpec
 from worker.engine.graph import check, files, shapes
 from worker.engine.graph.layers import Layer, find_layers, select_layers
 
-if TYPE_CHECKING:
-    import onnx
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Array = NDArray[Any]
 
 
 class Graph:
@@ -33,15 +32,15 @@ class Graph:
         return cls(files.load(Path(path)))
 
     @classmethod
-    def from_proto(cls, proto: "onnx.ModelProto") -> Self:
-        """A graph that shares the protobuf's bytes: do not change `proto` afterwards."""
-        return cls(ir.serde.deserialize_model(proto))
+    def from_proto(cls, proto: onnx.ModelProto) -> Self:
+        """A graph that shares the protobuf's bytes, and names its nameless nodes: leave `proto` alone afterwards."""
+        return cls(files.adopt(proto))
 
     def save(self, path: str | Path) -> None:
-        """Write the model; above 1.9 GB of weights they go to `<path>.data` beside it. The same graph gives the same bytes."""
+        """Write the model; over 1.9 GB of weights go to `<path>.data` beside it. Equal graphs give equal bytes."""
         files.save(self.model, Path(path))
 
-    def proto(self) -> "onnx.ModelProto":
+    def proto(self) -> onnx.ModelProto:
         """The whole model as protobuf. Raises SlimlineError GRAPH_TOO_LARGE over 2 GB."""
         return files.to_proto(self.model)
 
@@ -67,6 +66,7 @@ class Graph:
 
     @property
     def outputs(self) -> list[TensorSpec]:
+        """What a caller gets, in order."""
         return [describe(value) for value in self.model.graph.outputs]
 
     def nodes(self) -> Iterator[ir.Node]:

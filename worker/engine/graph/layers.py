@@ -123,7 +123,7 @@ def _as_layer(node: ir.Node) -> Layer | None:
 
 
 def _is_weight(node: ir.Node, value: ir.Value) -> bool:
-    """A Gather of rank 2 along axis 0 looks rows up: an embedding. Other Gathers and whole numbers are shape arithmetic."""
+    """Whole numbers are shape arithmetic, and so are Gathers but those that look rows up in a table: embeddings."""
     if value.dtype in (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING, None):
         return False
     if node.op_type != "Gather":

@@ -43,9 +43,9 @@ def infer(model: ir.Model, *, fresh: bool = False, strict: bool = False) -> None
         _copy_shapes(source, target)
 
 
-def bind(model: ir.Model, bindings: dict[str, int]) -> None:
-    """Give symbolic dimensions numbers, everywhere they appear."""
-    for graph in model.graphs():
+def bind(main: ir.Graph, bindings: dict[str, int]) -> None:
+    """Give symbolic dimensions numbers, everywhere they appear in `main` and its bodies."""
+    for graph in (main, *main.subgraphs()):
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
             if value.shape is not None:
                 value.shape = value.shape.evaluate(bindings)

@@ -22,12 +22,12 @@ def strip(model: ir.Model) -> tuple[ir.Model, Mapping[str, ir.TensorProtocol]]:
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= _SMALL:
             continue
-        value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+        value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
         taken[name] = tensor
         del bare.graph.initializers[name]
         if not value.is_graph_input():
             bare.graph.inputs.append(value)
-    return bare, taken
+    return ir.external_data.load_to_model(bare), taken
 
 
 def restore(model: ir.Model, taken: Mapping[str, ir.TensorProtocol]) -> None:

@@ -1,4 +1,4 @@
-"""Standard operators that stand in for com.microsoft ones while shapes are inferred, since onnx has no rules for those."""
+"""Standard operators that stand in for com.microsoft ones while shapes are inferred: onnx has no rules for those."""
 
 from collections.abc import Callable, Mapping, Sequence
 

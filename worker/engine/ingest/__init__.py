@@ -1,1 +1,58 @@
 """The door: an upload becomes a checked `Graph` and its facts, or a refusal that says what to send instead."""
+
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from app.contracts.failure import SlimlineError
+from app.contracts.graph_facts import ModelFacts
+from worker.engine.graph import Graph
+from worker.engine.graph.passes.constants import fold_constants
+from worker.engine.graph.passes.dead import remove_dead
+from worker.engine.graph.passes.normalize import normalize
+from worker.engine.graph.passes.opset import raise_opset
+from worker.engine.graph.passes.unshare import unshare
+from worker.engine.ingest.facts import Applicabilities, describe_model
+from worker.engine.ingest.onnx import read_onnx
+from worker.engine.ingest.tensors import check_inferred
+from worker.engine.session import open_session
+
+__all__ = ["ingest_model"]
+
+PASSES = (normalize, raise_opset, normalize, fold_constants, remove_dead, unshare)
+"""In this order; what the converter makes is normalized again."""
+_FORMATS = {"onnx": read_onnx}
+
+
+def ingest_model(
+    path: str | Path,
+    *,
+    filename: str | None = None,
+    format: str | None = None,  # noqa: A002 - the API's word
+    output: str | Path | None = None,
+    applicability: Applicabilities | None = None,
+) -> tuple[Graph, ModelFacts]:
+    """Check the upload at `path`, which the user calls `filename`, and clean it up; `output` is where the graph goes.
+
+    `applicability` says which methods work on which layers. Raises SlimlineError for whatever is not let in.
+    """
+    path = Path(path)
+    if format not in (None, *_FORMATS):
+        raise SlimlineError("FORMAT_UNKNOWN", f"models of format {format!r} are not read", hint="send format=onnx")
+    with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
+        graph = Graph(_FORMATS[format or "onnx"](path, filename or path.name, Path(folder)))
+        opset = graph.opset
+        graph.infer_shapes()
+        check_inferred(graph.model)
+        notes = [note for run in PASSES for note in run(graph)]
+        graph.infer_shapes()
+        graph.check()
+        saved = Path(output) if output else Path(folder) / "checked.onnx"
+        graph.save(saved)
+        open_session(saved, optimize=False)
+        if output:
+            graph = Graph.load(saved)
+        else:
+            ir.external_data.load_to_model(graph.model)
+    return graph, describe_model(graph, opset=opset, notes=notes, applicability=applicability)

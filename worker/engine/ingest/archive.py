@@ -93,6 +93,7 @@ class Archive:
         return written
 
     def close(self) -> None:
+        """Close the file; members can no longer be read."""
         self._zip.close()
 
     def __enter__(self) -> Self:

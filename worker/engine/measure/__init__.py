@@ -1,1 +1,1 @@
-"""What is measured of a graph or a file: size, cost, latency, memory, accuracy, fidelity. Nothing here changes a graph."""
+"""What is measured of a model: size, cost, latency, memory, accuracy, fidelity. Nothing here changes a graph."""

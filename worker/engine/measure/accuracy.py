@@ -35,6 +35,7 @@ class Top1:
         self._right = self._n = 0
 
     def update(self, outputs: list[np.ndarray], labels: np.ndarray) -> None:
+        """See `AccuracyMeter`; labels [N], the scores are the first output [N, C]."""
         scores = next((output for output in outputs if output.ndim == 2 and output.shape[1] > 1), None)  # noqa: PLR2004 - N and C
         if scores is None or labels.ndim != 1:
             raise _mismatch("classification", "labels [N] and an output [N, C]", outputs, labels)
@@ -43,6 +44,7 @@ class Top1:
         self._n += len(labels)
 
     def result(self) -> Accuracy:
+        """Metric `top1`."""
         low, high = wilson(self._right, self._n)
         return Accuracy(metric="top1", value=self._right / self._n, n=self._n, ci_low=low, ci_high=high)
 
@@ -55,6 +57,7 @@ class MeanIoU:
         self._unions: list[NDArray[np.float64]] = []
 
     def update(self, outputs: list[np.ndarray], labels: np.ndarray) -> None:
+        """See `AccuracyMeter`; labels [N, ...], the scores are the first output [N, C, ...]."""
         scores = outputs[0]
         if scores.ndim != labels.ndim + 1 or scores.shape[2:] != labels.shape[1:]:
             raise _mismatch("segmentation", "label maps [N, ...] and a first output [N, C, ...]", outputs, labels)
@@ -69,6 +72,7 @@ class MeanIoU:
             self._unions.append(confusion.sum(axis=0) + confusion.sum(axis=1) - hit)
 
     def result(self) -> Accuracy:
+        """Metric `miou`."""
         hits, unions = np.stack(self._intersections), np.stack(self._unions)
         low, high = bootstrap_ratio(hits, unions)
         value = mean_ratio(hits.sum(axis=0), unions.sum(axis=0))
@@ -83,6 +87,7 @@ class R2:
         self._labels: list[NDArray[np.float64]] = []
 
     def update(self, outputs: list[np.ndarray], labels: np.ndarray) -> None:
+        """See `AccuracyMeter`; labels of the first output's shape."""
         output = outputs[0]
         if output.size != labels.size or len(output) != len(labels):
             raise _mismatch("regression", "labels of the shape of the first output", outputs, labels)
@@ -91,6 +96,7 @@ class R2:
         self._labels.append(truth)
 
     def result(self) -> Accuracy:
+        """Metric `r2`."""
         errors, truth = np.concatenate(self._errors), np.concatenate(self._labels)
         spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=1)
         low, high = bootstrap_ratio(errors, spread)

@@ -12,6 +12,10 @@ from app.contracts.graph_facts import TensorSpec
 from app.contracts.job_spec import Task
 from app.contracts.measurement import Accuracy, Fidelity, Latency
 from app.contracts.preprocess import Preprocess
+from worker.engine.samples import Guess
+from worker.engine.session import Device
+
+_PACKAGES = Path(__file__).parents[3]
 
 
 class DataFile(BaseModel):
@@ -21,18 +25,21 @@ class DataFile(BaseModel):
     filename: str | None = None
     preprocess: Preprocess | None = None
 
+    def absolute(self) -> "DataFile":
+        """The same file, found from any folder."""
+        return self.model_copy(update={"path": self.path.absolute()})
+
 
 class Request(BaseModel):
-    """What to measure: a compressed model beside its original. `data` is labelled or not; without it inputs are made up."""
+    """What to measure: a compressed model beside its original, on data or made-up inputs. Paths are absolute."""
 
     original: Path
     compressed: Path
     inputs: list[TensorSpec]
-    data: DataFile | None
-    data_note: str | None = None
+    source: DataFile | Guess
+    note: str | None = None
     task: Task | None
-    seed: int
-    device: str
+    device: Device
     latency_s: float
 
 
@@ -63,8 +70,12 @@ class Line(BaseModel):
 
 def measure_cleanly(request: Request, progress: Callable[[int], None]) -> Answer:
     """Measure in a new process. Raises the SlimlineError met there, or ARTIFACT_CRASHED if it died without a word."""
-    process = subprocess.Popen(  # noqa: S603 - our own module, no shell, no outside word in the command
-        [sys.executable, "-m", "worker.engine.measure"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.engine.measure"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=_PACKAGES,  # `-m` looks for modules there first: never in a folder that holds uploads
     )
     with process:
         if process.stdin is None or process.stdout is None:

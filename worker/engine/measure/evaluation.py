@@ -34,18 +34,18 @@ def evaluate(
     task: Task | None,
     progress: Callable[[int], None],
 ) -> Evaluation:
-    """Run both models over all labelled samples, or over the first 2048 for fidelity alone.
+    """Run both models over all labelled samples, or over 2048 for fidelity alone, which is all that task `none` asks.
 
     `progress` gets the number of samples done. Raises SlimlineError where a model does not run or labels do not fit.
     """
-    labelled = samples.dataset is not None and samples.dataset.facts.has_labels
+    labelled = samples.are_labelled and task != "none"
     meters, fidelity, done = None, None, 0
     for batch in samples.batches(limit=None if labelled else FIDELITY_SAMPLES):
         outputs = [_rows(run_session(session, batch.feed), batch.count) for session in (original, compressed)]
         if fidelity is None:
             task = task or infer_task(batch.labels)
             fidelity = FidelityMeter(_score_axis(outputs[0], task))
-            meters = None if batch.labels is None else [make_meter(task), make_meter(task)]
+            meters = [make_meter(task), make_meter(task)] if labelled else None
         index = _first_float(outputs[0])
         if index is not None:
             fidelity.update(outputs[0][index], outputs[1][index])

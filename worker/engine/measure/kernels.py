@@ -1,7 +1,8 @@
-"""Which kernels ONNX Runtime really runs: operators counted after its own optimisation. Counting has no timing noise."""
+"""Which kernels ONNX Runtime really runs: operators counted after its own optimisation, free of timing noise."""
 
 import tempfile
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from worker.engine.graph import Graph
@@ -18,19 +19,38 @@ FLOAT_KERNELS = frozenset(
 )
 
 
-def count_kernels(model: Path | bytes) -> Counter[str]:
-    """Operators of the graph as ONNX Runtime rewrote it, bodies included. Raises SlimlineError if it does not load."""
+@dataclass(frozen=True)
+class KernelCount:
+    """How many of each operator ONNX Runtime runs after its own optimisation, bodies included."""
+
+    operators: Counter[str]
+
+    @property
+    def integer(self) -> int:
+        """Kernels that multiply integers."""
+        return sum(self.operators[name] for name in INTEGER_KERNELS)
+
+    @property
+    def float(self) -> int:
+        """Kernels that multiply floats where an integer one exists."""
+        return sum(self.operators[name] for name in FLOAT_KERNELS)
+
+    @property
+    def borders(self) -> int:
+        """Conversions between integers and floats that were left."""
+        return self.operators["QuantizeLinear"] + self.operators["DequantizeLinear"]
+
+    def told(self) -> str:
+        """The count as a sentence."""
+        return (
+            f"ONNX Runtime runs {self.integer} integer kernels, {self.float} float ones "
+            f"and {self.borders} conversions between them"
+        )
+
+
+def count_kernels(model: Path) -> KernelCount:
+    """Count the kernels of a file. Raises SlimlineError where it does not load."""
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / "optimized.onnx"
         open_session(model, optimized_path=rewritten)
-        return Counter(node.op_type for node in Graph.load(rewritten).nodes())
-
-
-def count_integer(kernels: Counter[str]) -> int:
-    """How many of them multiply integers."""
-    return sum(kernels[name] for name in INTEGER_KERNELS)
-
-
-def count_float(kernels: Counter[str]) -> int:
-    """How many of them multiply floats where an integer kernel exists."""
-    return sum(kernels[name] for name in FLOAT_KERNELS)
+        return KernelCount(Counter(node.op_type for node in Graph.load(rewritten).nodes()))

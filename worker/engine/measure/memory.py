@@ -15,7 +15,7 @@ _FIELD = re.compile(r"^(VmHWM|VmRSS):\s+(\d+) kB$", re.MULTILINE)
 def peak_rise(model: Path, feed: Mapping[str, Array], *, threads: int, device: Device) -> int | None:
     """Bytes by which a forked child grows while it loads `model` and runs it once; None where that cannot be read.
 
-    To be called in a process with one thread that has opened no session yet: ONNX Runtime's threads do not survive a fork.
+    Call it in a process that has opened no session yet: ONNX Runtime's threads do not survive a fork.
     """
     if not _STATUS.is_file():
         return None

@@ -43,7 +43,7 @@ def applicability(graph: Graph) -> dict[str, dict[str, Applicability]]:
         layer.name: {
             name: Applicability(applies=obstacle is None, why=obstacle)
             for name, method in registry().items()
-            for obstacle in [method.obstacle(layer)]
+            for obstacle in [method.obstacle(graph, layer)]
         }
         for layer in graph.layers()
     }

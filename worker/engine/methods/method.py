@@ -9,6 +9,8 @@ from app.contracts.events import LayerRecord
 from app.contracts.recipe import Step
 from worker.engine.data import Dataset
 from worker.engine.graph import Graph, Layer
+from worker.engine.samples import Samples
+from worker.engine.session import Device
 
 StepT = TypeVar("StepT", bound=Step)
 
@@ -40,12 +42,17 @@ class Record:
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step may use besides the graph. `progress` takes the share of the step done, 0 to 1, and a message."""
+    """What a step may use besides the graph.
+
+    `samples` are inputs to try things on, from any data given or made up. `progress` takes the share of the step done,
+    0 to 1, and a message.
+    """
 
     record: Record
     calibration: Dataset | None
+    samples: Samples
     seed: int
-    device: str
+    device: Device
     progress: Callable[[float, str], None]
 
 
@@ -62,5 +69,23 @@ class Method(ABC, Generic[StepT]):
         """
 
     @abstractmethod
-    def obstacle(self, layer: Layer) -> str | None:
-        """Why the method with its default options leaves `layer` alone; None if it works on it."""
+    def obstacle(self, graph: Graph, layer: Layer) -> str | None:
+        """Why the method with its default options leaves `layer` of `graph` alone; None if it works on it."""
+
+
+def split_layers(
+    graph: Graph, step: Step, context: StepContext, obstacle: Callable[[Graph, Layer], str | None]
+) -> list[Layer]:
+    """The layers that `step` chooses and `obstacle` does not hold back; the others are recorded as skipped.
+
+    Raises SlimlineError LAYER_UNKNOWN for a name or glob that matches no layer.
+    """
+    chosen = {id(layer.node) for layer in graph.select(step.include, step.exclude)}
+    kept = []
+    for layer in graph.layers():
+        reason = obstacle(graph, layer) if id(layer.node) in chosen else "left out by the step"
+        if reason:
+            context.record.skipped(layer, reason)
+        else:
+            kept.append(layer)
+    return kept

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from app.contracts.failure import SlimlineError
 from app.contracts.recipe.prune_magnitude import PruneMagnitude
 from worker.engine.graph import Graph, Layer
-from worker.engine.methods.method import Method, StepContext
+from worker.engine.methods.method import Method, StepContext, split_layers
 from worker.engine.tensors.magnitude import smallest, smallest_of_all
 from worker.engine.tensors.similarity import sqnr_db
 
@@ -20,8 +20,9 @@ class MagnitudePruning(Method[PruneMagnitude]):
     step_type = PruneMagnitude
 
     def apply(self, graph: Graph, step: PruneMagnitude, context: StepContext) -> Graph:
+        """See `Method.apply`; raises NOTHING_TO_PRUNE."""
         pruned = graph.clone()
-        layers = _split(self, pruned, step, context)
+        layers = split_layers(pruned, step, context, self.obstacle)
         weights = {id(weight): weight for layer in layers for weight in layer.weights}
         if not weights:
             raise SlimlineError(
@@ -43,25 +44,14 @@ class MagnitudePruning(Method[PruneMagnitude]):
         context.record.note("zeros make the compressed download smaller; ONNX Runtime does not run them faster")
         return pruned
 
-    def obstacle(self, layer: Layer) -> str | None:
+    def obstacle(self, graph: Graph, layer: Layer) -> str | None:
+        """See `Method.obstacle`."""
+        del graph
         if layer.op not in OPERATORS:
             return f"{layer.op} is not pruned by magnitude"
         if any(weight.dtype not in FLOATS for weight in layer.weights):
             return "its weights are quantized"
         return None
-
-
-def _split(method: MagnitudePruning, graph: Graph, step: PruneMagnitude, context: StepContext) -> list[Layer]:
-    """The layers to prune; the others are recorded as skipped."""
-    chosen = {id(layer.node) for layer in graph.select(step.include, step.exclude)}
-    kept = []
-    for layer in graph.layers():
-        obstacle = method.obstacle(layer) if id(layer.node) in chosen else "excluded by the step"
-        if obstacle:
-            context.record.skipped(layer, obstacle)
-        else:
-            kept.append(layer)
-    return kept
 
 
 def _record(graph: Graph, layer: Layer, before: dict[int, np.ndarray], context: StepContext) -> None:

@@ -59,4 +59,4 @@ def quantize(values: Floats, scale: Floats | float, zero_point: Integers | int, 
 
 def dequantize(quantized: Integers, scale: Floats | float, zero_point: Integers | int) -> NDArray[np.float32]:
     """The real numbers that quantized integers stand for."""
-    return (quantized.astype(np.float32) - np.float32(zero_point)) * np.asarray(scale, np.float32)
+    return (quantized.astype(np.float32) - np.asarray(zero_point, np.float32)) * np.asarray(scale, np.float32)

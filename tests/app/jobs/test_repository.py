@@ -1,0 +1,187 @@
+"""The guarded moves of jobs, on SQLite and on PostgreSQL: races have one winner, late writers lose."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from app.contracts.events import Progress
+from app.contracts.job_spec import JobSpec
+from app.contracts.measurement import Measurement
+from app.contracts.states import JobState
+from app.db.base import utc_now
+from app.db.database import Database
+from app.db.ids import new_id
+from app.jobs import repository
+from app.jobs.tables import JobRow
+from app.models.tables import ModelRow
+
+LEASE_S = 60.0
+PROGRESS = Progress(fraction=0.5, step=1, steps=1, phase="compress")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_job(database: Database) -> Callable[..., str]:
+    """Insert a queued job; returns its id."""
+
+    def make(**fields: object) -> str:
+        model_id = new_id("mdl")
+        spec = JobSpec.model_validate({"model": model_id, "recipe": [{"method": "quantize.float16"}], **fields})
+        row = JobRow(id=new_id("job"), spec=spec, priority=spec.priority, model_id=model_id)
+        with database.write() as session:
+            session.add(ModelRow(id=model_id, name="n", filename="f", sha256="0", size_bytes=1))
+            session.flush()
+            repository.add(session, row)
+        return row.id
+
+    return make
+
+
+def claim(database: Database, job_id: str) -> int | None:
+    with database.write() as session:
+        row = repository.claim(session, job_id, LEASE_S)
+    return row.attempt if row else None
+
+
+def test_of_many_claims_one_wins(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    won: list[int | None] = []
+    threads = [threading.Thread(target=lambda: won.append(claim(database, job_id))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(attempt for attempt in won if attempt) == [1]
+    assert len(won) == 8
+
+
+def test_a_late_writer_loses_every_write(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    assert claim(database, job_id) == 1
+    with database.write() as session:
+        assert repository.move(session, job_id, JobState.QUEUED, attempt=1)
+    assert claim(database, job_id) == 2
+    with database.write() as session:
+        assert repository.renew(session, job_id, 1, LEASE_S) is None
+        assert not repository.set_progress(session, job_id, 1, PROGRESS)
+        assert not repository.save_checkpoint(session, job_id, 1, 0, "0" * 64)
+        assert not repository.record_event(session, job_id, 1, "log", {})
+        assert not repository.move(session, job_id, JobState.SUCCEEDED, attempt=1)
+        assert repository.renew(session, job_id, 2, LEASE_S) == JobState.RUNNING
+        assert repository.move(session, job_id, JobState.SUCCEEDED, attempt=2)
+        assert repository.renew(session, job_id, 2, LEASE_S) is None
+
+
+def test_a_final_job_never_moves_again(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    with database.write() as session:
+        assert repository.cancel_queued(session, job_id)
+        assert not any(repository.move(session, job_id, state) for state in JobState)
+        row = repository.get(session, job_id)
+        assert row is not None
+        session.refresh(row)
+        assert row.state == JobState.CANCELLED
+        assert row.finished_at is not None
+
+
+def test_every_write_changes_the_revision(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    seen = []
+
+    def look() -> None:
+        with database.connection() as connection:
+            seen.extend(repository.read_revisions(connection, [job_id]))
+
+    look()
+    claim(database, job_id)
+    look()
+    for write in (
+        lambda session: repository.set_progress(session, job_id, 1, PROGRESS),
+        lambda session: repository.record_event(session, job_id, 1, "log", {"message": "m"}),
+        lambda session: repository.put_measurement(
+            session,
+            repository.measurement_row(job_id, 0, "original", None, Measurement(size_bytes=1, parameters=1, nonzero=1)),
+        ),
+        lambda session: repository.move(session, job_id, JobState.FAILED, attempt=1),
+    ):
+        with database.write() as session:
+            write(session)
+        look()
+    revisions = [revision for _, _, revision in seen]
+    assert revisions == sorted(set(revisions))
+
+
+def test_events_are_numbered_without_gaps_and_found_by_id(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    claim(database, job_id)
+    for number in range(5):
+        with database.write() as session:
+            repository.record_event(session, job_id, 1, "log", {"message": str(number)})
+    with database.read() as session:
+        rows, has_more = repository.fetch_events(session, job_id, after_seq=0, limit=3)
+        assert [row.seq for row in rows] == [1, 2, 3]
+        assert has_more
+        assert repository.find_event_seq(session, job_id, rows[1].id) == 2
+        rest, has_more = repository.fetch_events(session, job_id, after_seq=3, limit=10)
+        assert [row.data.get("message") for row in rest] == ["1", "2", "3", "4"]
+        assert not has_more
+        assert repository.count_events(session, job_id) == 7
+
+
+def test_a_later_attempt_replaces_a_measured_row(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    for size in (10, 20):
+        with database.write() as session:
+            row = Measurement(size_bytes=size, parameters=1, nonzero=1)
+            repository.put_measurement(session, repository.measurement_row(job_id, 0, "original", None, row))
+    with database.read() as session:
+        assert [row.row.size_bytes for row in repository.measurements_of(session, job_id)] == [20]
+
+
+def test_lists_are_filtered_and_paged_newest_first(database: Database, make_job: Callable[..., str]) -> None:
+    ids = [make_job(tags={"team": "vision" if number % 2 else "audio"}) for number in range(5)]
+    with database.read() as session:
+        first, has_more = repository.fetch(session, repository.JobQuery(limit=2))
+        assert [row.id for row in first] == sorted(ids, reverse=True)[:2]
+        assert has_more
+        rest, has_more = repository.fetch(session, repository.JobQuery(limit=10, after=first[-1].id))
+        assert [row.id for row in rest] == sorted(ids, reverse=True)[2:]
+        assert not has_more
+        tagged, _ = repository.fetch(session, repository.JobQuery(tag="team=vision"))
+        assert {row.id for row in tagged} == {ids[1], ids[3]}
+        assert len(repository.fetch(session, repository.JobQuery(tag="team"))[0]) == 5
+        assert repository.fetch(session, repository.JobQuery(state=JobState.RUNNING))[0] == []
+
+
+def test_priority_then_age_decide_who_is_ahead(database: Database, make_job: Callable[..., str]) -> None:
+    low, first, second, high = make_job(priority=1), make_job(), make_job(), make_job(priority=9)
+    with database.read() as session:
+        ahead = {
+            job_id: repository.count_ahead(session, session.get_one(JobRow, job_id))
+            for job_id in (low, first, second, high)
+        }
+        assert [ahead[job_id] for job_id in (high, first, second, low)] == [0, 1, 2, 3]
+        queued = repository.find_queued(session, utc_now() + timedelta(seconds=1))
+        assert [row.id for row in queued] == [high, first, second, low]
+
+
+def test_the_sweeper_finds_what_ran_out(database: Database, make_job: Callable[..., str]) -> None:
+    alive, dead = make_job(), make_job()
+    claim(database, alive)
+    claim(database, dead)
+    with database.write() as session:
+        past = utc_now() - timedelta(seconds=1)
+        session.execute(update(JobRow).where(JobRow.id == dead).values(lease_until=past))
+    with database.read() as session:
+        assert [row.id for row in repository.find_expired(session)] == [dead]
+        assert repository.is_in_use(session, session.get_one(JobRow, alive).model_id)
+        assert repository.count_by_state(session) == {"running": 2}

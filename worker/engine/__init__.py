@@ -1,0 +1,23 @@
+"""The engine: a library that compresses graphs. Its face is `Graph` and `compress`, loaded when first asked for."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker.engine.compression import compress
+    from worker.engine.graph import Graph
+
+__all__ = ["Graph", "compress"]
+
+
+def __getattr__(name: str) -> Any:
+    match name:
+        case "Graph":
+            from worker.engine.graph import Graph  # noqa: PLC0415 - loads onnx only when asked for
+
+            return Graph
+        case "compress":
+            from worker.engine.compression import compress  # noqa: PLC0415 - loads ONNX Runtime only when asked for
+
+            return compress
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

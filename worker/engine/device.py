@@ -1,0 +1,39 @@
+"""Which device a job runs on: what was asked for against what is here."""
+
+import importlib
+import platform
+import re
+from pathlib import Path
+
+import onnxruntime as ort
+
+from app.contracts.failure import SlimlineError
+from app.contracts.job_spec import Device as AskedDevice
+from worker.engine.session import Device
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def resolve_device(asked: AskedDevice) -> Device:
+    """`auto` takes CUDA where ONNX Runtime has it. Raises SlimlineError DEVICE_UNAVAILABLE."""
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers() and Path("/dev/nvidiactl").exists()
+    if asked == "cuda" and not has_cuda:
+        raise SlimlineError(
+            "DEVICE_UNAVAILABLE",
+            "cuda was asked for, but ONNX Runtime sees no CUDA device here",
+            hint="Use device auto or cpu, or install onnxruntime-gpu on a machine with a GPU.",
+        )
+    return "cuda" if has_cuda and asked != "cpu" else "cpu"
+
+
+def describe_device(device: Device) -> str:
+    """The device with the name of its maker, as a result states it."""
+    if device == "cuda":
+        torch = importlib.import_module("torch")
+        return f"cuda:0 {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cuda:0"
+    names = re.findall(r"^model name\s*:\s*(.+)$", _read(_CPU_INFO), re.MULTILINE)
+    return f"cpu {names[0]}" if names else f"cpu {platform.machine()}"
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""

@@ -1,0 +1,85 @@
+"""Which operators and versions are let in. Whether they are used rightly is for the ONNX checker and ONNX Runtime."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import onnx
+
+from app.contracts.failure import SlimlineError
+from worker.engine.ingest.structure import label
+
+OLDEST_KEPT = 13
+"""Oldest opset that is worked on as it is where it cannot be converted: per-channel quantization begins here."""
+_DEFAULT = ("", "ai.onnx")
+_CONTRIBUTED = "com.microsoft"
+_CLASSIC = "ai.onnx.ml"
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Raises SlimlineError OPSET_UNSUPPORTED, OPERATOR_UNKNOWN, DOMAIN_CUSTOM or MODEL_NOT_A_NETWORK."""
+    _check_versions(model)
+    versions = _versions(model.opset_import)
+    functions = {(function.domain, function.name) for function in model.functions}
+    for function in model.functions:
+        inner = _versions(function.opset_import)
+        if any(inner.get(domain, version) != version for domain, version in versions.items()):
+            raise SlimlineError(
+                "OPSET_MIXED",
+                f"function {function.name!r} imports another opset than the model",
+                node=function.name,
+                hint="export with one opset, or inline functions first: onnx.inliner.inline_local_functions",
+            )
+        _check_nodes(function.node, {**versions, **inner}, functions)
+    _check_nodes(model.graph.node, versions, functions)
+
+
+def _check_versions(model: onnx.ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    version = _versions(model.opset_import).get("", 0)
+    if model.ir_version > onnx.IR_VERSION or not 1 <= version <= newest:
+        told = f"opset {version}" if version else "no opset"
+        raise SlimlineError(
+            "OPSET_UNSUPPORTED",
+            f"the model has {told} and IR version {model.ir_version}; up to opset {newest} and IR version "
+            f"{onnx.IR_VERSION} are understood",
+            hint="export with opset_version=20",
+        )
+
+
+def _check_nodes(nodes: Iterable[onnx.NodeProto], versions: Mapping[str, int], functions: set[tuple[str, str]]) -> None:
+    for node in walk(nodes):
+        if (node.domain, node.op_type) in functions or node.domain == _CONTRIBUTED:
+            continue
+        if node.domain == _CLASSIC:
+            raise SlimlineError(
+                "MODEL_NOT_A_NETWORK",
+                f"{node.op_type} is classic machine learning (trees, scalers), not a network",
+                node=label(node),
+                hint="send a neural network",
+            )
+        if node.domain not in _DEFAULT:
+            raise SlimlineError(
+                "DOMAIN_CUSTOM",
+                f"{node.op_type} is of the custom domain {node.domain!r}; custom operators are never loaded",
+                node=label(node),
+                hint="export with standard ONNX operators only",
+            )
+        if not onnx.defs.has(node.op_type, versions[""], ""):
+            raise SlimlineError(
+                "OPERATOR_UNKNOWN",
+                f"ONNX has no operator {node.op_type!r} in opset {versions['']}",
+                node=label(node),
+                hint="export with standard ONNX operators only",
+            )
+
+
+def walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes and those in their bodies."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from walk(body.node)
+
+
+def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    return {"" if each.domain in _DEFAULT else each.domain: each.version for each in imports}

@@ -1,0 +1,53 @@
+"""What holds before and after a graph is quantized: floats before; fewer bytes and integer kernels after."""
+
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from app.contracts.failure import FaultKind, SlimlineError
+from worker.engine.graph import Graph, Layer
+from worker.engine.graph.files import size_of_weights
+from worker.engine.measure.kernels import KernelCount, count_kernels
+
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "Integer", "QLinear", "DynamicQuantize", "QGemm", "NBits")
+
+
+def refuse_quantized(graph: Graph, method: str) -> None:
+    """Raises SlimlineError ALREADY_QUANTIZED, naming the first integer node."""
+    for node in graph.nodes():
+        if any(word in node.op_type for word in _QUANTIZED):
+            raise SlimlineError(
+                "ALREADY_QUANTIZED",
+                f"{method} works on floating-point models; this one holds {node.op_type} {node.name!r}",
+                node=node.name,
+                hint="Send the model as it was before quantization, or use one quantization step only.",
+            )
+
+
+def obstacle_in_weights(layer: Layer) -> str | None:
+    """Why the weights of `layer` cannot become integers: their type, or someone else who reads them."""
+    for weight in layer.weights:
+        if weight.dtype != ir.DataType.FLOAT:
+            return f"its weights are {weight.dtype.name.lower() if weight.dtype else 'of unknown type'}, not float"
+        others = {use.node.op_type for use in weight.uses()} - {layer.op, "Transpose", "Identity"}
+        if others:
+            return f"its weights are read by {', '.join(sorted(others))} too"
+    return None
+
+
+def check_gain(before: Graph, after: Graph) -> KernelCount:
+    """The kernels ONNX Runtime runs. Raises SlimlineError QUANTIZATION_WITHOUT_EFFECT: no byte or no integer kernel."""
+    saved = size_of_weights(before.model) - size_of_weights(after.model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quantized.onnx"
+        after.save(path)
+        kernels = count_kernels(path)
+    if saved <= 0 or not kernels.integer:
+        raise SlimlineError(
+            "QUANTIZATION_WITHOUT_EFFECT",
+            f"quantization saved {saved} bytes and ONNX Runtime runs {kernels.integer} integer kernels",
+            kind=FaultKind.OURS if saved > 0 else FaultKind.USER,
+            hint="The layers are too small to gain, or their shapes have no integer kernel: exclude them.",
+        )
+    return kernels

@@ -1,0 +1,158 @@
+"""`quantize.static`: integer weights and activations with ranges from calibration data, as Q/DQ pairs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.contracts.failure import SlimlineError
+from app.contracts.recipe.quantize_static import QuantizeStatic
+from worker.engine.calibration import find_extremes, find_histograms
+from worker.engine.graph import Graph, Layer
+from worker.engine.graph.layers import trace_weight
+from worker.engine.graph.passes.fold_batch_norm import fold_batch_norm
+from worker.engine.integer.gate import check_gain, obstacle_in_weights, refuse_quantized
+from worker.engine.integer.nodes import attribute, weight_after
+from worker.engine.integer.placement import CORE, WIDE, Placement, Range, place
+from worker.engine.measure.comparison import compare_outputs
+from worker.engine.measure.kernels import KernelCount
+from worker.engine.methods.method import Method, StepContext, split_layers
+from worker.engine.samples import Samples
+from worker.engine.tensors.histogram import central_range
+from worker.engine.tensors.similarity import sqnr_db
+
+ONE_BIT_DB = 6.0
+"""What a bit more is worth. A faster placement may cost no more fidelity than that."""
+_JUDGED_SAMPLES = 64
+_MATRIX = 2
+
+
+class StaticQuantization(Method[QuantizeStatic]):
+    """Post-training static quantization (Jacob et al. 2018)."""
+
+    step_type = QuantizeStatic
+
+    def apply(self, graph: Graph, step: QuantizeStatic, context: StepContext) -> Graph:
+        """See `Method.apply`; raises NOTHING_TO_QUANTIZE, ALREADY_QUANTIZED or QUANTIZATION_WITHOUT_EFFECT."""
+        refuse_quantized(graph, step.method)
+        folded = graph.clone()
+        context.record.notes += fold_batch_norm(folded)
+        folded.infer_shapes()
+        layers = split_layers(folded, step, context, self.obstacle)
+        if not layers or context.calibration is None:
+            raise _nothing()
+        samples = Samples(folded.inputs, context.calibration)
+        ranges, unbounded = _calibrate(folded, samples, step, context)
+        left_out = _left_out(folded, layers, unbounded)
+        if all(layer.node.name in left_out for layer in layers):
+            raise _nothing()
+        best = _choose(folded, _candidates(folded, left_out, ranges, step), samples, context)
+        for layer in layers:
+            _record(layer, folded, best.graph, context)
+        context.record.note(best.kernels.told())
+        return best.graph
+
+    def obstacle(self, graph: Graph, layer: Layer) -> str | None:
+        """See `Method.obstacle`."""
+        if layer.op in ("LSTM", "GRU", "RNN"):
+            return f"static quantization does nothing for {layer.op}; quantize.dynamic does it for LSTM"
+        if layer.op not in CORE:
+            return f"{layer.op} has no static integer kernel"
+        if layer.node.graph is not graph.model.graph:
+            return "it lies in the body of an If, Loop or Scan, where activations cannot be observed"
+        return obstacle_in_weights(layer) or _obstacle_in_node(layer)
+
+
+def _obstacle_in_node(layer: Layer) -> str | None:
+    weight = layer.node.inputs[1]
+    traced = trace_weight(weight)
+    if weight is None or traced is None:
+        return "its weight is the left operand"
+    if not weight.is_initializer():
+        return "its weight comes through a Transpose"
+    if layer.op == "MatMul" and len(traced[1]) != _MATRIX:
+        return "its weight is a stack of matrices"
+    if layer.op == "Gemm" and (attribute(layer.node, "transA", 0) or attribute(layer.node, "alpha", 1) != 1):
+        return "its input is transposed or scaled (transA, alpha)"
+    return None
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One way to place the pairs, and what came of it."""
+
+    graph: Graph
+    kernels: KernelCount
+    what: str
+
+
+def _calibrate(
+    graph: Graph, samples: Samples, step: QuantizeStatic, context: StepContext
+) -> tuple[dict[str, Range], set[str]]:
+    """The range of every tensor, and the names of those that held infinities."""
+
+    def progress(share: float) -> None:
+        context.progress(0.6 * share, f"calibrating on {min(step.samples, len(samples))} samples")
+
+    if step.calibrator == "percentile":
+        histograms = find_histograms(graph, samples, step.samples, progress)
+        ranges = {name: central_range(each, step.percentile) for name, each in histograms.items()}
+        return ranges, {name for name, each in histograms.items() if each.non_finite}
+    extremes = find_extremes(graph, samples, step.samples, progress)
+    ranges = {name: (min(each.low, 0.0), max(each.high, 0.0)) for name, each in extremes.items()}
+    return ranges, {name for name, each in extremes.items() if not each.are_finite}
+
+
+def _left_out(graph: Graph, layers: list[Layer], unbounded: set[str]) -> set[str]:
+    """Names of the nodes that stay in float: layers not chosen, and whatever touches a tensor without a range."""
+    chosen = {layer.node.name for layer in layers}
+    weighted = {layer.node.name for layer in graph.layers()}
+    return {
+        node.name or ""
+        for node in graph.model.graph
+        if (node.name in weighted and node.name not in chosen)
+        or any(value is not None and value.name in unbounded for value in (*node.inputs, *node.outputs))
+    }
+
+
+def _candidates(
+    graph: Graph, left_out: set[str], ranges: Mapping[str, Range], step: QuantizeStatic
+) -> list[_Candidate]:
+    """The ways worth trying; with an `include` only the layers it names are touched."""
+    ways = (
+        {"the layers alone": CORE}
+        if step.include
+        else {"the layers and what lies between": WIDE, "the layers alone": CORE}
+    )
+    found = []
+    for what, operators in ways.items():
+        quantized = place(graph, Placement(operators, left_out), ranges, step)
+        found.append(_Candidate(quantized, check_gain(graph, quantized), what))
+    return found
+
+
+def _choose(graph: Graph, candidates: list[_Candidate], samples: Samples, context: StepContext) -> _Candidate:
+    """The most integer candidate whose fidelity lies within one bit of the best. It is measured, not told by name."""
+    judged = []
+    for index, candidate in enumerate(candidates):
+        context.progress(0.6 + 0.4 * index / len(candidates), f"measuring: {candidate.what}")
+        decibels = compare_outputs(graph, candidate.graph, samples, _JUDGED_SAMPLES)
+        context.record.note(f"quantizing {candidate.what}: {decibels:.1f} dB, {candidate.kernels.borders} conversions")
+        judged.append((candidate, decibels))
+    best = max(decibels for _, decibels in judged)
+    near = [candidate for candidate, decibels in judged if decibels >= best - ONE_BIT_DB]
+    return min(near, key=lambda candidate: (candidate.kernels.borders, -candidate.kernels.integer))
+
+
+def _record(layer: Layer, before: Graph, after: Graph, context: StepContext) -> None:
+    found = weight_after(after, layer.node.name or "")
+    if found is None:
+        context.record.skipped(layer, "a tensor it reads or writes holds infinities")
+    else:
+        context.record.done(layer, bits=8, sqnr_db=sqnr_db(before.array(layer.weight), found))
+
+
+def _nothing() -> SlimlineError:
+    return SlimlineError(
+        "NOTHING_TO_QUANTIZE",
+        "no chosen layer of this model takes static quantization",
+        hint="It works on Conv, ConvTranspose, Gemm and MatMul outside of bodies; for LSTM use quantize.dynamic.",
+    )

@@ -1,0 +1,113 @@
+"""Applies the steps of a recipe one after another, accepts each result only if it runs, and checkpoints it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from app.contracts.events import Checkpoint, EngineEvent, LayerRecord, Log
+from app.contracts.failure import FaultKind, SlimlineError
+from app.contracts.recipe import Step
+from worker.engine.data import Dataset
+from worker.engine.graph import Graph
+from worker.engine.methods import find_method
+from worker.engine.methods.method import Record, StepContext
+from worker.engine.progress import ProgressMeter
+from worker.engine.samples import Samples
+from worker.engine.session import Array, Device, open_session, run_session
+
+_STORY_KEY = "slimline.story"
+"""A checkpoint carries what was told of the steps before it, so that a retry loses nothing."""
+
+
+class Story(BaseModel):
+    """What the steps so far did to each layer, and their notes."""
+
+    layers: list[LayerRecord] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Add what one step told."""
+        self.layers += record.layers
+        self.notes += [f"{record.method}: {note}" for note in record.notes]
+
+
+@dataclass(frozen=True)
+class StepRunner:
+    """What all steps of a job share. `expected` are the original's outputs for the first of `samples`."""
+
+    workspace: Path
+    calibration: Dataset | None
+    samples: Samples
+    expected: Sequence[Array]
+    seed: int
+    device: Device
+    progress: ProgressMeter
+    emit: Callable[[EngineEvent], None]
+
+    def run(self, graph: Graph, step: Step, index: int) -> tuple[Graph, Record, Path]:
+        """Step `index` (from 0) applied and accepted: the graph, what was done, and the file it was accepted from.
+
+        Raises SlimlineError, placed in the step: the method's own refusal, or STEP_BROKE_GRAPH.
+        """
+        record = Record(index, step.method)
+        context = StepContext(
+            record=record,
+            calibration=self.calibration,
+            samples=self.samples,
+            seed=self.seed,
+            device=self.device,
+            progress=lambda share, message: self.progress.tell("compress", share, message, index),
+        )
+        self.progress.tell("compress", 0.0, step.method, index)
+        try:
+            result = find_method(step.method).apply(graph, step, context)
+            path = self.workspace / f"step-{index}.onnx"
+            self._accept(result, step, path)
+        except SlimlineError as error:
+            raise error.at_step(index) from error.__cause__
+        self.progress.tell("compress", 1.0, step.method, index)
+        for note in record.notes:
+            self.emit(Log(message=f"{step.method}: {note}"))
+        return result, record, path
+
+    def checkpoint(self, graph: Graph, story: Story, index: int) -> None:
+        """Write `graph` with what was told so far and announce it."""
+        path = self.workspace / f"checkpoint-{index}.onnx"
+        graph.model.metadata_props[_STORY_KEY] = story.model_dump_json()
+        graph.save(path)
+        del graph.model.metadata_props[_STORY_KEY]
+        self.emit(Checkpoint(step=index, path=path.name))
+
+    def _accept(self, graph: Graph, step: Step, path: Path) -> None:
+        try:
+            graph.check()
+            graph.save(path)
+            outputs = run_session(open_session(path, device=self.device), self.samples.first())
+        except SlimlineError as error:
+            raise _broken(step, error.failure.message, error.failure.node) from error
+        names = [spec.name for spec in graph.outputs]
+        for name, output, expected in zip(names, outputs, self.expected, strict=True):
+            if output.shape != expected.shape or output.dtype != expected.dtype:
+                told = f"{output.dtype}{list(output.shape)} instead of {expected.dtype}{list(expected.shape)}"
+                raise _broken(step, f"output {name!r} became {told}", name)
+            if np.isfinite(expected.astype(np.float32)).all() and not np.isfinite(output.astype(np.float32)).all():
+                raise _broken(step, f"output {name!r} holds NaN or infinity where the original does not", name)
+
+
+def resume(path: Path) -> tuple[Graph, Story]:
+    """The graph of a checkpoint and what was told of the steps that led to it."""
+    graph = Graph.load(path)
+    return graph, Story.model_validate_json(graph.model.metadata_props.pop(_STORY_KEY, "{}"))
+
+
+def _broken(step: Step, reason: str, node: str | None) -> SlimlineError:
+    return SlimlineError(
+        "STEP_BROKE_GRAPH",
+        f"{step.method} made a graph that does not hold: {reason}",
+        kind=FaultKind.OURS,
+        node=node,
+        hint="Exclude the layer from the step, and report this with the model's architecture.",
+    )

@@ -1,0 +1,178 @@
+"""One attempt at a job, as it is reported: progress, events, measured rows, checkpoints and the end."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.tables import ArtifactRow
+from app.contracts.events import Finished, Log, Measured, Progress
+from app.contracts.failure import Failure, FaultKind
+from app.contracts.job_spec import JobSpec
+from app.contracts.preprocess import Preprocess
+from app.contracts.recipe import DataRole
+from app.contracts.states import JobState
+from app.db.base import utc_now
+from app.db.ids import new_id
+from app.jobs import repository as jobs
+from app.settings import Settings
+from worker.reporter.ledger import Ledger, hold
+from worker.supervisor import Command
+
+PROGRESS_S = 0.2
+"""Progress is written at most so often; what comes between is replaced by what comes after."""
+
+Reported = Progress | Log | Measured
+
+
+@dataclass(frozen=True)
+class Input:
+    """A stored file that the job reads."""
+
+    sha256: str
+    filename: str
+    preprocess: Preprocess | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a worker must know of the job it has taken. `attempt` is the fencing token."""
+
+    id: str
+    attempt: int
+    spec: JobSpec
+    model: Input
+    data: Mapping[DataRole, Input]
+    checkpoint: tuple[int, str] | None
+    events: int
+
+
+class JobAttempt:
+    """A claimed job. Every method but `renew` raises AttemptLostError once another attempt has it."""
+
+    def __init__(self, claim: Claim, ledger: Ledger, settings: Settings) -> None:
+        self.claim = claim
+        self._ledger = ledger
+        self._settings = settings
+        self._progress: Progress | None = None
+        self._written_at = 0.0
+        self._events_left = settings.events_per_job - claim.events
+
+    def record(self, event: Reported) -> None:
+        """Store what the engine says. Progress may wait for what is written next."""
+        if isinstance(event, Progress):
+            self._progress = event
+            self.flush()
+            return
+        self._ledger.write(lambda session: self._store(session, event))
+        self._written()
+
+    def flush(self) -> None:
+        """Store progress that has waited long enough."""
+        if self._progress is not None and time.monotonic() >= self._written_at + PROGRESS_S:
+            self._ledger.write(self._write_progress)
+            self._written()
+
+    def renew(self) -> Command:
+        """Keep the lease and hear what is wanted. The one method that another thread may call."""
+        claim, lease_s = self.claim, self._settings.lease_s
+        match self._ledger.write(lambda session: jobs.renew(session, claim.id, claim.attempt, lease_s)):
+            case None:
+                return Command.GIVE_UP
+            case JobState.CANCELLING:
+                return Command.CANCEL
+            case _:
+                return Command.CONTINUE
+
+    def save_checkpoint(self, step: int, sha256: str) -> None:
+        """The graph after recipe step `step` (from 0) is stored; a retry goes on behind it."""
+        self._ledger.write(
+            lambda session: hold(jobs.save_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
+        )
+
+    def succeed(self, finished: Finished) -> None:
+        """The artifacts are stored: the job is done."""
+        steps = len(self.claim.spec.recipe)
+        told = ("verdict", "layers", "notes", "versions", "device", "engine_s")
+        values = {
+            "progress": Progress(fraction=1, step=steps, steps=steps, phase="measure", message="done", eta_s=0),
+            "lease_until": None,
+            **{name: getattr(finished, name) for name in told},
+        }
+
+        def change(session: Session) -> None:
+            self._end(session, JobState.SUCCEEDED, values)
+            for file in finished.artifacts:
+                row = {name: getattr(file, name) for name in ("format", "filename", "sha256", "size_bytes")}
+                artifacts.add(session, ArtifactRow(id=new_id("art"), job_id=self.claim.id, **row))
+
+        self._ledger.write(change)
+
+    def fail(self, failure: Failure) -> None:
+        """The job failed; one that a retry can help is queued again while it has attempts left, for the sweeper."""
+
+        def change(session: Session) -> None:
+            may_retry = failure.kind == FaultKind.TRANSIENT and self.claim.attempt < self._settings.max_attempts
+            if not (may_retry and self._requeue(session, {})):
+                self._end(session, JobState.FAILED, {"failure": failure, "lease_until": None})
+
+        self._ledger.write(change)
+
+    def cancel(self) -> None:
+        """It was killed because its user asked."""
+        self._ledger.write(lambda session: self._end(session, JobState.CANCELLED, {"lease_until": None}))
+
+    def release(self) -> None:
+        """Hand the job back because this worker stops: that does not count as an attempt."""
+
+        def change(session: Session) -> None:
+            if not self._requeue(session, {"attempt": self.claim.attempt - 1}):
+                self._end(session, JobState.CANCELLED, {"lease_until": None})
+
+        self._ledger.write(change)
+
+    def _requeue(self, session: Session, values: dict[str, Any]) -> bool:
+        """False when a cancel was asked for meanwhile."""
+        self._write_progress(session)
+        values = {"queued_at": utc_now(), "lease_until": None, **values}
+        return jobs.move(session, self.claim.id, JobState.QUEUED, attempt=self.claim.attempt, values=values)
+
+    def _end(self, session: Session, state: JobState, values: dict[str, Any]) -> None:
+        self._write_progress(session)
+        hold(jobs.move(session, self.claim.id, state, attempt=self.claim.attempt, values=values))
+
+    def _store(self, session: Session, event: Log | Measured) -> None:
+        self._write_progress(session)
+        self._write_event(session, event)
+        if isinstance(event, Measured):
+            row = jobs.measurement_row(self.claim.id, self._position(event), event.role, event.method, event.row)
+            jobs.put_measurement(session, row)
+
+    def _write_progress(self, session: Session) -> None:
+        if self._progress is None:
+            return
+        hold(jobs.set_progress(session, self.claim.id, self.claim.attempt, self._progress))
+        self._write_event(session, self._progress)
+
+    def _write_event(self, session: Session, event: Reported) -> None:
+        """Measured rows are stored whatever their number; so many there cannot be."""
+        if self._events_left > 0 or isinstance(event, Measured):
+            data = event.model_dump(mode="json", exclude={"type"})
+            hold(jobs.record_event(session, self.claim.id, self.claim.attempt, event.type, data))
+
+    def _written(self) -> None:
+        self._progress = None
+        self._written_at = time.monotonic()
+        self._events_left -= 1
+
+    def _position(self, event: Measured) -> int:
+        match event.role:
+            case "original":
+                return 0
+            case "step":
+                return 1 + (event.step or 0)
+            case "final":
+                return 1 + len(self.claim.spec.recipe)
