@@ -1,11 +1,18 @@
 """Sends messages to the broker. What they ask for, and whether it is still wanted, the receiver reads from the row."""
 
+import queue
+import threading
+
+import structlog
 from celery import Celery
 from kombu.entity import Queue as BrokerQueue
 
 from app.contracts.messages import Message, Queue
 
 MAX_PRIORITY = 9
+_LAST_SENDS_S = 3.0
+
+_log = structlog.get_logger(__name__)
 
 
 def make_celery(broker_url: str) -> Celery:
@@ -32,17 +39,22 @@ def make_celery(broker_url: str) -> Celery:
 
 
 class Dispatcher:
-    """Sends messages on pooled connections; safe to call from any thread."""
+    """Sends messages from a thread of its own, so that no request waits for a broker that is slow or away."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = make_celery(broker_url)
+        # Redis pops low numbers first, AMQP serves high numbers first.
+        self._low_goes_first = broker_url.startswith("redis")
+        self._waiting: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._sender = threading.Thread(target=self._send_all, name="dispatcher", daemon=True)
+        self._started = threading.Lock()
 
     def __call__(self, message: Message) -> None:
-        """Send. Raises what the broker's driver raises when it cannot be reached."""
-        # Redis pops low numbers first, AMQP serves high numbers first.
-        redis = self._celery.conf.broker_url.startswith("redis")
-        priority = MAX_PRIORITY - message.priority if redis else message.priority
-        self._celery.send_task(message.task.value, args=[message.id], queue=message.queue.value, priority=priority)
+        """Have the message sent soon; returns at once. What cannot be sent is dropped: the sweeper sends it again."""
+        with self._started:
+            if self._sender.ident is None:
+                self._sender.start()
+        self._waiting.put(message)
 
     def check(self) -> None:
         """Raise when the broker cannot be reached."""
@@ -50,5 +62,19 @@ class Dispatcher:
             connection.ensure_connection(max_retries=1, timeout=2)
 
     def close(self) -> None:
-        """Close pooled connections."""
+        """Send what waits, for a few seconds at most, and close."""
+        if self._sender.ident is not None:
+            self._waiting.put(None)
+            self._sender.join(_LAST_SENDS_S)
         self._celery.close()
+
+    def _send_all(self) -> None:
+        while (message := self._waiting.get()) is not None:
+            try:
+                self._send(message)
+            except Exception as error:  # noqa: BLE001 - any driver's error: the row is committed, the sweeper will send
+                _log.warning("message not sent, the sweeper will", task=message.task, id=message.id, error=str(error))
+
+    def _send(self, message: Message) -> None:
+        priority = MAX_PRIORITY - message.priority if self._low_goes_first else message.priority
+        self._celery.send_task(message.task.value, args=[message.id], queue=message.queue.value, priority=priority)

@@ -114,7 +114,7 @@ def _on_slimline_error(request: Request, error: Exception) -> Response:
         FaultKind.OURS: HTTPStatus.INTERNAL_SERVER_ERROR,
         FaultKind.TRANSIENT: HTTPStatus.SERVICE_UNAVAILABLE,
     }[failure.kind]
-    detail = f"{failure.message} {failure.hint}" if failure.hint else failure.message
+    detail = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
     return render(request, Problem(status, failure.code, detail))
 
 

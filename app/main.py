@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in (models, datasets, methods, jobs, artifacts, health):
         server.include_router(routes.router)
     install_handlers(server)
-    server.add_middleware(BodyLimit, max_bytes=context.settings.max_body_bytes)
+    server.add_middleware(BodyLimit, max_bytes=context.settings.max_body_bytes, exempt=(models.PATH, datasets.PATH))
     server.add_middleware(RequestScope, metrics=context.metrics)
     describe(server)
     return server

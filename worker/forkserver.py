@@ -31,6 +31,7 @@ NUMBER = struct.Struct("q")
 _ALLOWED = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "MALLOC_ARENA_MAX"}
 _ALLOWED_PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "CUDA_", "NVIDIA_", "KMP_")
 _MAX_MESSAGE = 65536
+_FAREWELL_S = 1.0
 
 
 class ForkServer:
@@ -96,7 +97,11 @@ class ForkServer:
         if self._control:
             self._control.close()
         if self._process:
-            self._process.wait()
+            try:
+                self._process.wait(_FAREWELL_S)
+            except subprocess.TimeoutExpired:  # still importing, and so without a child
+                self._process.kill()
+                self._process.wait()
         self._control = self._process = None
 
 

@@ -26,6 +26,7 @@ from worker.pipe import Checked, ChildEvent, EventReader, MalformedEventError
 TICK_S = 0.25
 """How often the clock, memory and the row's word are looked at. Events and the child's end wake the loop at once."""
 
+_MEMORY_S = 1.0
 _DEATH_S = 10.0
 _MAX_LOG = 16 * 1024
 
@@ -96,7 +97,7 @@ class _Child:
         self._selector.register(events, selectors.EVENT_READ, lambda: self._read_events(events))
         self._selector.register(log, selectors.EVENT_READ, lambda: self._read_log(log))
         self._deadline = time.monotonic() + watch.run_s
-        self._tick_at = time.monotonic()
+        self._tick_at = self._weigh_at = time.monotonic()
         self._told = b""
         self._log = b""
         self._alive = True
@@ -116,7 +117,7 @@ class _Child:
         give_up_at = time.monotonic() + _DEATH_S  # a driver may hold a dying process for long
         while self._alive and time.monotonic() < give_up_at:
             self._turn(TICK_S)
-        if self._number(1) is None:
+        if len(self._numbers) == 1:
             self._end_orphans()
         while self._turn(0):
             pass
@@ -133,15 +134,17 @@ class _Child:
             return Completed(self._last)
         if self._killed is not None:
             return self._killed
+        log = self._log.decode(errors="replace")
         if isinstance(self._last, Failed):
+            if self._last.failure.kind == FaultKind.OURS:
+                _log.error("a defect", code=self._last.failure.code, log=log)
             return Refused(self._last.failure)
-        return self._explain_crash()
+        return self._explain_crash(log)
 
     def _end_orphans(self) -> None:
         """The fork server died. The kernel killed the child with it, but not what the child had started."""
-        if pid := self._number(0):
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._numbers[0], signal.SIGKILL)
 
     def _turn(self, timeout: float) -> bool:
         """React to what is ready; False when nothing was."""
@@ -187,32 +190,31 @@ class _Child:
             return Released()
         if now >= self._deadline:
             return TimedOut(self._watch.run_s)
-        if self._memory() > self._watch.memory_bytes:
-            return OutOfMemory()
+        if now >= self._weigh_at:
+            self._weigh_at = now + _MEMORY_S  # it looks at every process of the machine
+            if self._memory() > self._watch.memory_bytes:
+                return OutOfMemory()
         return _REASONS[self._watch.on_tick()]
 
     def _memory(self) -> int:
         """Bytes of memory that the child and what it started hold for themselves; files they mapped are not counted."""
-        pid = self._number(0)
-        if pid is None:
-            return 0
         total = 0
         with suppress(psutil.NoSuchProcess):
-            child = psutil.Process(pid)
-            for process in (child, *child.children(recursive=True)):
-                memory = process.memory_info()
-                total += memory.rss - memory.shared
+            for pid in self._numbers[:1]:
+                child = psutil.Process(pid)
+                for process in (child, *child.children(recursive=True)):
+                    memory = process.memory_info()
+                    total += memory.rss - memory.shared
         return total
 
-    def _number(self, index: int) -> int | None:
-        numbers = [
-            number for (number,) in NUMBER.iter_unpack(self._told[: len(self._told) // NUMBER.size * NUMBER.size])
-        ]
-        return numbers[index] if index < len(numbers) else None
+    @property
+    def _numbers(self) -> list[int]:
+        """What the lifeline has told: the process id, then the exit code."""
+        whole = len(self._told) // NUMBER.size * NUMBER.size
+        return [number for (number,) in NUMBER.iter_unpack(self._told[:whole])]
 
-    def _explain_crash(self) -> Outcome:
-        code = self._number(1)
-        log = self._log.decode(errors="replace")
+    def _explain_crash(self, log: str) -> Outcome:
+        code = self._numbers[1] if len(self._numbers) > 1 else None
         _log.error("a child crashed", code=code, log=log)
         if code == -signal.SIGXCPU:
             return TimedOut(self._watch.run_s)

@@ -1,13 +1,12 @@
 """`slimline artifacts`: list, show and download what jobs made."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
-from app.cli.downloads import save_artifact
-from app.cli.output import AsJson, Limit, print_resource, print_resources
+from app.cli.downloads import DownloadOption, save_artifact
+from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
 
 artifacts = typer.Typer(no_args_is_help=True, help="List, show and download what jobs made.")
 
@@ -40,9 +39,12 @@ def show(artifact_id: ArtifactId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJs
 def download(
     artifact_id: ArtifactId,
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file or a folder.")] = None,
+    output: DownloadOption = None,
     url: ServerUrl = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Download an artifact; a broken download is taken up where it stopped, and its sha256 is checked."""
     with connect(url) as client:
-        save_artifact(client, client.get(f"/v1/artifacts/{artifact_id}"), output)
+        saved = save_artifact(client, client.get(f"/v1/artifacts/{artifact_id}"), output)
+    if as_json:
+        print_json(saved)

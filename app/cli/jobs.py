@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
-from app.cli.downloads import save_artifact
+from app.cli.downloads import DownloadOption, save_artifact
 from app.cli.inputs import read_document
 from app.cli.job_report import exit_code, print_report
 from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
@@ -124,10 +124,12 @@ def comparison(
 def download(
     job_id: JobId,
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file or a folder.")] = None,
+    output: DownloadOption = None,
     url: ServerUrl = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Download what a job made."""
     with connect(url) as client:
-        for artifact in client.job(job_id)["artifacts"]:
-            save_artifact(client, artifact, output)
+        saved = [save_artifact(client, artifact, output) for artifact in client.job(job_id)["artifacts"]]
+    if as_json:
+        print_json(saved)

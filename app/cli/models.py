@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
-from app.cli.downloads import save_model
-from app.cli.output import AsJson, Limit, print_resource, print_resources
+from app.cli.downloads import DownloadOption, save_model
+from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
 from app.cli.uploads import NameOption, upload_and_check
 
 models = typer.Typer(no_args_is_help=True, help="Upload, list and show models.")
@@ -59,9 +59,12 @@ def layers(model_id: ModelId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson =
 def download(
     model_id: ModelId,
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file or a folder.")] = None,
+    output: DownloadOption = None,
     url: ServerUrl = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Download a model as it was uploaded."""
     with connect(url) as client:
-        save_model(client, client.get(f"/v1/models/{model_id}"), output)
+        saved = save_model(client, client.get(f"/v1/models/{model_id}"), output)
+    if as_json:
+        print_json(saved)

@@ -17,7 +17,8 @@ from app.uploads import UPLOAD_PROBLEMS, receive_upload
 from app.uploads.fields import parse_fields
 from app.uploads.openapi import describe_upload
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+PATH = "/v1/datasets"
+router = APIRouter(prefix=PATH, tags=["datasets"])
 
 
 @router.post(

@@ -1,33 +1,34 @@
 """The engine and the edge of every transaction: one request (or one report of a worker) is one transaction."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.contracts.messages import Message
+from app.db.turn import FairLock
 
 Dispatch = Callable[[Message], None]
 
-_log = structlog.get_logger(__name__)
 _OUTBOX = "outbox"
 
 
 class Database:
-    """One engine. `write()` commits as a whole or not at all, then sends messages; `read()` is a snapshot."""
+    """One engine. `write()` commits whole or not at all, then hands messages to `dispatch`; `read()` is a snapshot.
+
+    `dispatch` must neither raise nor wait: the transaction is committed, and the sweeper sends lost messages again.
+    """
 
     def __init__(self, url: str, dispatch: Dispatch | None = None) -> None:
         self.engine = make_engine(url)
         self._dispatch = dispatch
         # SQLite has one writer. Waiting here, in turn, beats SQLite's sleep-and-retry, which starves the unlucky.
-        self._writers = threading.Lock() if self.is_sqlite else nullcontext()
+        self._writers = FairLock() if self.is_sqlite else nullcontext()
 
     @property
     def is_sqlite(self) -> bool:
@@ -41,8 +42,9 @@ class Database:
             session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield session
             session.commit()
-        for message in session.info.get(_OUTBOX, ()):
-            self._send(message)
+        if self._dispatch is not None:
+            for message in session.info.get(_OUTBOX, ()):
+                self._dispatch(message)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -64,14 +66,6 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
-
-    def _send(self, message: Message) -> None:
-        if self._dispatch is None:
-            return
-        try:
-            self._dispatch(message)
-        except Exception:  # noqa: BLE001 - the row is committed, and the sweeper sends lost messages again
-            _log.warning("message not sent, the sweeper will", task=message.task, id=message.id, exc_info=True)
 
 
 def send_after_commit(session: Session, message: Message) -> None:

@@ -40,9 +40,10 @@ class JobQuery(PageQuery):
 def add(session: Session, row: JobRow) -> None:
     """Insert a job with its tags and its first event."""
     session.add(row)
-    session.flush()
     session.add_all(JobTagRow(job_id=row.id, key=key, value=value) for key, value in row.spec.tags.items())
-    add_event(session, row.id, "state", {"state": row.state})
+    session.flush()
+    session.add(JobEventRow(job_id=row.id, seq=1, id=new_id("evt"), type="state", data={"state": row.state}))
+    session.flush()
 
 
 def get(session: Session, job_id: str) -> JobRow | None:

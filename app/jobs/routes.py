@@ -27,17 +27,20 @@ MAX_WAIT_S = 60
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 
 
-@router.post("", status_code=HTTPStatus.ACCEPTED, responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY))
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=JobView,
+    responses=documented(HTTPStatus.UNPROCESSABLE_ENTITY),
+)
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples={"prune, then quantize": {"value": JOB_SPEC}})],
     context: RequestContext,
-    response: Response,
-) -> JobView:
+) -> Response:
     """Queue a job. It may name a model or data that is still being checked; it then waits for them."""
     with context.database.write() as session:
         view = service.view(session, service.submit(session, spec))
-    response.headers["Location"] = f"/v1/jobs/{view.id}"
-    return view
+    return _send(view, {"Location": f"/v1/jobs/{view.id}"}, HTTPStatus.ACCEPTED)
 
 
 @router.get("")
@@ -153,10 +156,14 @@ def _answer(context: Context, job_id: str, if_none_match: str | None) -> Respons
         row = service.find(session, job_id)
         view = service.view(session, row)
         tag = service.etag(row.revision, view.progress.queue_position)
-    headers: Mapping[str, str] = {"ETag": tag}
     if if_none_match is not None and matches(if_none_match, tag):
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(view.model_dump_json(), media_type="application/json", headers=headers)
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+    return _send(view, {"ETag": tag})
+
+
+def _send(view: JobView, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK) -> Response:
+    # Straight from the model: FastAPI would validate what has just been built.
+    return Response(view.model_dump_json(), status, headers, media_type="application/json")
 
 
 def _find_seq(context: Context, job_id: str, event_id: str | None) -> int:

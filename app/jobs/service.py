@@ -26,10 +26,10 @@ Row = TypeVar("Row", bound=IngestRow)
 
 def submit(session: Session, spec: JobSpec) -> JobRow:
     """Queue a job. It is sent to a worker at once, or when its inputs have been checked."""
-    model = _usable(models.get(session, spec.model), "/model", "model", spec.model)
+    model = _usable(models.get_brief(session, spec.model), "/model", "model", spec.model)
     inputs: list[IngestRow] = [model]
     for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
-        inputs.append(_usable(datasets.get(session, dataset_id), f"/data/{role}", "dataset", dataset_id))
+        inputs.append(_usable(datasets.get_brief(session, dataset_id), f"/data/{role}", "dataset", dataset_id))
     _require_data(spec)
     row = JobRow(
         id=new_id("job"),
@@ -87,15 +87,18 @@ def summarise(session: Session, row: JobRow) -> JobSummary:
 
 def view(session: Session, row: JobRow) -> JobView:
     """The job in full."""
-    model = models.get(session, row.model_id)
-    found = {role: datasets.get(session, id_) for role, id_ in row.spec.data.model_dump(exclude_none=True).items()}
+    model = models.get_brief(session, row.model_id)
+    found = {
+        role: datasets.get_brief(session, id_) for role, id_ in row.spec.data.model_dump(exclude_none=True).items()
+    }
     return JobView.model_validate({
         **_summary_fields(session, row),
         "spec": row.spec,
-        "comparison": _comparison(session, row.id),
+        # A job that never ran has neither; not asking keeps submitting fast.
+        "comparison": _comparison(session, row.id) if row.attempt else Comparison(),
         "artifacts": [
             ArtifactSummary.model_validate(artifact, from_attributes=True)
-            for artifact in artifacts.of_job(session, row.id)
+            for artifact in (artifacts.of_job(session, row.id) if row.attempt else ())
         ],
         "reproduce": Reproduce(
             recipe=row.spec.recipe,

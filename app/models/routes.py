@@ -18,7 +18,8 @@ from app.uploads import UPLOAD_PROBLEMS, receive_upload
 from app.uploads.fields import parse_fields
 from app.uploads.openapi import describe_upload
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+PATH = "/v1/models"
+router = APIRouter(prefix=PATH, tags=["models"])
 
 
 @router.post(

@@ -1,10 +1,14 @@
 """Fixtures of the server's tests: a real application on fresh SQLite, a folder of blobs and a real Valkey."""
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -37,6 +41,30 @@ def server(settings: Settings) -> FastAPI:
 def client(server: FastAPI) -> Iterator[httpx.Client]:
     with TestClient(server, raise_server_exceptions=False) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[FastAPI], AbstractContextManager[str]]:
+    """Puts an application behind a real server, whose broken transfers a client sees as broken; gives its URL."""
+
+    @contextmanager
+    def serve(app: FastAPI) -> Iterator[str]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            running = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+            thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+            thread.start()
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            running.should_exit = True
+            thread.join()
+
+    return serve
+
+
+@pytest.fixture
+def served(server: FastAPI, serving: Callable[[FastAPI], AbstractContextManager[str]]) -> Iterator[str]:
+    """The URL of the application behind a real server."""
+    with serving(server) as url:
+        yield url
 
 
 @pytest.fixture

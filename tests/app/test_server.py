@@ -22,6 +22,11 @@ def test_nothing_there_and_wrong_method_are_problems(client: httpx.Client) -> No
         assert response.json()["code"] == code
 
 
+def test_a_nul_in_the_url_is_refused(client: httpx.Client) -> None:
+    for url in ("/v1/jobs/%00", "/v1/jobs?after=%00"):
+        assert (client.get(url).status_code, client.get(url).json()["code"]) == (400, "NUL_CHARACTER")
+
+
 def test_a_defect_is_told_without_its_trace(server: FastAPI, client: httpx.Client) -> None:
     @server.get("/broken")
     async def broken() -> None:

@@ -29,7 +29,7 @@ class Up:
 
     data: Path
     url: str = ""
-    options: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     @property
@@ -37,9 +37,10 @@ class Up:
         return self.data.with_suffix(".log")
 
     def start(self) -> "Up":
-        command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(self.data), *self.options]
+        command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(self.data)]
+        environment = {**os.environ, **self.environment}
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self.process.stdout
         first = self.process.stdout.readline()
         found = re.search(r"http://\S+", first)
@@ -119,9 +120,12 @@ class Up:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One server for all tests that leave it running."""
-    up = Up(tmp_path_factory.mktemp("e2e") / "data").start()
-    yield up
-    assert up.stop() == 0, up.log.read_text()[-4000:]
+    up = Up(tmp_path_factory.mktemp("e2e") / "data")
+    try:
+        yield up.start()
+    finally:
+        status = up.stop()
+    assert status == 0, up.log.read_text()[-4000:]
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def test_upload_list_show_watch_download(service: Any, tiny: Any, tmp_path: Path
     assert "final" in watched.stdout
     assert "succeeded" in service.run_cli("jobs", "events", job).stdout
     assert service.run_cli("jobs", "comparison", job, "--format", "csv").stdout.startswith("stage,size_bytes,")
-    assert service.run_cli("jobs", "download", job, "-o", str(tmp_path / "half.onnx")).returncode == 0
+    [saved] = json.loads(service.run_cli("jobs", "download", job, "-o", str(tmp_path / "half.onnx"), "--json").stdout)
+    assert saved["path"] == str(tmp_path / "half.onnx")
     assert (tmp_path / "half.onnx").stat().st_size < tiny.model.stat().st_size
     [artifact] = json.loads(service.run_cli("artifacts", "list", "--job", job, "--json").stdout)
     assert artifact["id"] in service.run_cli("artifacts", "show", artifact["id"]).stdout

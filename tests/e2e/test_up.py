@@ -58,6 +58,15 @@ def test_stop_and_start_in_mid_job(own_up: Any, slow: Any) -> None:
     assert len(ended["comparison"]["steps"]) == 8
 
 
+def test_database_and_broker_of_ones_own(own_up: Any, tiny: Any, postgres_url: str, broker_url: str) -> None:
+    own_up.environment = {"SLIMLINE_DATABASE_URL": postgres_url, "SLIMLINE_BROKER_URL": broker_url}
+    job = tiny.send(own_up.start(), many_steps(1))
+    assert own_up.finish(job["id"])["state"] == "succeeded"
+    assert not (own_up.data / "valkey").exists()
+    assert not list(own_up.data.glob("*.db"))
+    assert own_up.stop() == 0
+
+
 def test_killed_parent_leaves_nothing_running(own_up: Any, slow: Any) -> None:
     job = slow.send(own_up.start(), many_steps(30))
     own_up.until(job["id"], is_at_work)

@@ -94,6 +94,8 @@ def test_a_crash_is_retried_until_the_attempts_are_used_up(tasks: Tasks, engine:
     assert seen == [JobState.QUEUED, JobState.QUEUED, JobState.FAILED]
     row = bench.find(job)
     assert (row.failure.code, row.attempt) == ("WORKER_CRASHED", 3)
+    told = [data["message"] for type_, data in bench.events(job) if type_ == "log"]
+    assert told == ["queued once more: the process that did the work was ended by SIGSEGV"] * 2
 
 
 def test_a_time_limit(tasks: Tasks, engine: Engine, bench: Any) -> None:

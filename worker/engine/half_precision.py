@@ -31,7 +31,7 @@ def obstacle_in_operator(node: ir.Node, opset: int) -> str | None:
     """Why a node's operator cannot work on float16; None if it can, or if it only passes bodies' values on."""
     if _bodies(node):
         return None
-    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
     if any(not isinstance(value.type, ir.TensorType) for value in values):
         return f"{node.op_type} has values of unknown type or that are no tensors"
     if node.domain or not onnx.defs.has(node.op_type, ""):

@@ -20,6 +20,7 @@ ERRORS: tuple[type[Exception], ...] = tuple(
 _RUN_ERRORS: tuple[type[Exception], ...] = (*ERRORS, ValueError)  # ValueError: an input is missing or unknown
 
 _ONLY_FATAL = 4
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(r"[Nn]ode(?: with name)?[:,]? ?\(?[\"']?([^\s\"'(),]+)")
 _PROVIDERS: Mapping[Device, list[str]] = {
     "cpu": ["CPUExecutionProvider"],
@@ -77,7 +78,7 @@ def _options(threads: int | None, *, optimize: bool) -> ort.SessionOptions:
 
 
 def _told(code: str, what: str, error: Exception) -> SlimlineError:
-    reason = " ".join(str(error).split()).partition("] : ")[2] or str(error)
+    reason = _PREFIX.sub("", " ".join(str(error).split()))
     found = _NODE.search(reason)
     return SlimlineError(
         code,

@@ -116,7 +116,9 @@ class JobAttempt:
 
         def change(session: Session) -> None:
             may_retry = failure.kind == FaultKind.TRANSIENT and self.claim.attempt < self._settings.max_attempts
-            if not (may_retry and self._requeue(session, {})):
+            if may_retry and self._requeue(session, {}):
+                log_retry(session, self.claim.id, failure.message)
+            else:
                 self._end(session, JobState.FAILED, {"failure": failure, "lease_until": None})
 
         self._ledger.write(change)
@@ -176,3 +178,9 @@ class JobAttempt:
                 return 1 + (event.step or 0)
             case "final":
                 return 1 + len(self.claim.spec.recipe)
+
+
+def log_retry(session: Session, job_id: str, reason: str) -> None:
+    """Tell the user why a job is queued once more. Call it in the transaction that queued it."""
+    log = Log(level="warning", message=f"queued once more: {reason}")
+    jobs.add_event(session, job_id, log.type, log.model_dump(mode="json", exclude={"type"}))

@@ -45,7 +45,7 @@ class Reporter:
         return self._claim_upload(DatasetRow, dataset_id)
 
     def sweep(self, drained: Collection[Queue]) -> None:
-        """Put right what dead workers and lost messages left behind. Raises the driver's error: the next sweep is soon."""
+        """Put right what dead workers and lost messages left behind. Raises the driver's error, without patience."""
         with self._database.write() as session:
             sweep(session, self._settings, drained)
 

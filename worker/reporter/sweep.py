@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
+from functools import partial
 
 import structlog
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 from app.settings import Settings
 from worker.reporter.ingests import Uploads
+from worker.reporter.jobs import log_retry
 from worker.reporter.queued import attempts_exhausted, find_overdue, send_or_fail, settle_those_waiting
 
 _log = structlog.get_logger(__name__)
@@ -48,17 +49,14 @@ def sweep(session: Session, settings: Settings, drained: Collection[Queue]) -> N
 
 def _take_back(session: Session, job: JobRow, settings: Settings) -> None:
     _log.warning("the lease of a job ran out", id=job.id, attempt=job.attempt, state=job.state)
-    values: dict[str, Any] = {"lease_until": None}
+    move = partial(jobs.move, session, job.id, attempt=job.attempt)
     if job.state == JobState.CANCELLING:
-        to = JobState.CANCELLED
+        move(JobState.CANCELLED, values={"lease_until": None})
     elif job.attempt >= settings.max_attempts:
-        to = JobState.FAILED
-        values["failure"] = attempts_exhausted(job.attempt)
-    else:
-        to = JobState.QUEUED
-        values["queued_at"] = utc_now()
+        move(JobState.FAILED, values={"lease_until": None, "failure": attempts_exhausted(job.attempt)})
+    elif move(JobState.QUEUED, values={"lease_until": None, "queued_at": utc_now()}):
+        log_retry(session, job.id, "its worker went away")
         send_after_commit(session, message_for(job))
-    jobs.move(session, job.id, to, attempt=job.attempt, values=values)
 
 
 def _sweep_uploads(session: Session, table: Uploads, settings: Settings) -> None:

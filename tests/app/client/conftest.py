@@ -1,8 +1,6 @@
 """A real server without a worker, and a file server that breaks lines on purpose."""
 
-import asyncio
 import http.server
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,18 +12,6 @@ from app.client import Client
 from app.db.migrate import upgrade
 from app.main import create_app
 from app.settings import Settings
-from app.up.valkey import place_socket, server_command, wait_until_open
-
-
-@pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("valkey")
-    socket = place_socket(folder)
-    server = subprocess.Popen(server_command(folder, socket))
-    asyncio.run(asyncio.wait_for(wait_until_open(socket), 10))
-    yield f"redis+socket://{socket}"
-    server.terminate()
-    server.wait(10)
 
 
 @pytest.fixture(scope="module")

@@ -57,17 +57,6 @@ def test_a_message_leaves_after_the_commit(make_database: Callable[..., Database
     assert seen == [2]
 
 
-def test_a_broker_that_is_away_does_not_undo_the_write(make_database: Callable[..., Database]) -> None:
-    def refuse(_: Message) -> None:
-        raise ConnectionRefusedError
-
-    database = make_database(refuse)
-    with database.write() as session:
-        session.execute(text("INSERT INTO alembic_version VALUES ('kept')"))
-        send_after_commit(session, MESSAGE)
-    assert count_tags(database) == 2
-
-
 def test_concurrent_writers_all_get_through(make_database: Callable[..., Database]) -> None:
     databases = [make_database(), make_database()]  # as two processes would: each with its own lock
 

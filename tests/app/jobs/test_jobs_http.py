@@ -115,7 +115,7 @@ def test_what_is_not_json_or_too_long_is_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/comparison", "/layers"])
-@pytest.mark.parametrize("job_id", [UNKNOWN, "job_1", "%00"])
+@pytest.mark.parametrize("job_id", [UNKNOWN, "job_1", "%F0%9F%A6%84"])
 def test_an_unknown_job_is_404(client: httpx.Client, path: str, job_id: str) -> None:
     problem(client.get(f"/v1/jobs/{job_id}{path}"), 404, "JOB_NOT_FOUND")
 

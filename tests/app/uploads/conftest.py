@@ -1,13 +1,10 @@
 """A real server with one route that takes uploads, and the folder it keeps them in."""
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 
 from app.errors import install_handlers
@@ -24,7 +21,7 @@ def blobs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def upload_url(blobs: Path) -> Iterator[str]:
+def upload_url(blobs: Path, serving: Callable[[FastAPI], AbstractContextManager[str]]) -> Iterator[str]:
     app = FastAPI()
     install_handlers(app)
     store = FolderStore(blobs)
@@ -39,21 +36,3 @@ def upload_url(blobs: Path) -> Iterator[str]:
 
     with serving(app) as url:
         yield f"{url}/up"
-
-
-@pytest.fixture
-def served(server: FastAPI) -> Iterator[str]:
-    """The URL of the whole application behind a real server."""
-    with serving(server) as url:
-        yield url
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()

@@ -11,7 +11,7 @@ VALUES = hnp.arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32)
 
 
 @given(st.lists(VALUES, min_size=1, max_size=4))
-def test_batches_give_what_the_whole_gives(parts):
+def test_batches_give_what_the_whole_gives(parts: list[np.ndarray]) -> None:
     extremes = Extremes()
     for part in parts:
         extremes = widen(extremes, part)

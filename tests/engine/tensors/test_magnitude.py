@@ -12,7 +12,7 @@ WEIGHTS = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=6), eleme
 
 
 @given(WEIGHTS, st.floats(0.01, 0.99))
-def test_exact_number_and_smallest_first(weights, amount):
+def test_exact_number_and_smallest_first(weights: np.ndarray, amount: float) -> None:
     mask = smallest(weights, amount)
     assert mask.shape == weights.shape
     assert mask.sum() == round(amount * weights.size)
@@ -21,7 +21,7 @@ def test_exact_number_and_smallest_first(weights, amount):
 
 
 @given(st.lists(WEIGHTS, min_size=1, max_size=4), st.floats(0.01, 0.99))
-def test_global_is_exact_over_all_tensors(tensors, amount):
+def test_global_is_exact_over_all_tensors(tensors: list[np.ndarray], amount: float) -> None:
     masks = smallest_of_all(tensors, amount)
     assert sum(mask.sum() for mask in masks) == round(amount * sum(tensor.size for tensor in tensors))
     gone = np.concatenate([np.abs(tensor[mask]) for tensor, mask in zip(tensors, masks, strict=True)])
@@ -30,11 +30,11 @@ def test_global_is_exact_over_all_tensors(tensors, amount):
         assert gone.max() <= kept.min()
 
 
-def test_ties_go_by_position():
+def test_ties_go_by_position() -> None:
     assert smallest(np.ones(4), 0.5).tolist() == [True, True, False, False]
 
 
-def test_same_zeros_as_torch():
+def test_same_zeros_as_torch() -> None:
     prune = pytest.importorskip("torch.nn.utils.prune")
     torch = pytest.importorskip("torch")
     weights = np.random.default_rng(0).normal(size=(8, 9)).astype(np.float32)

@@ -31,11 +31,17 @@ def _like(op: str, *inputs: int, attributes: Sequence[str] = ()) -> StandIn:
     """`op` over some of the node's inputs, with those of its attributes that `op` knows too."""
 
     def stand_in(node: onnx.NodeProto) -> Sequence[onnx.NodeProto]:
-        lent = helper.make_node(op, [node.input[i] for i in inputs if i < len(node.input)], node.output[:1], node.name)
+        lent = helper.make_node(op, [node.input[i] for i in inputs if i < len(node.input)], node.output, node.name)
         lent.attribute.extend(attribute for attribute in node.attribute if attribute.name in attributes)
         return (lent,)
 
     return stand_in
+
+
+def _same(node: onnx.NodeProto) -> Sequence[onnx.NodeProto]:
+    """The shape of the first input; SkipLayerNormalization also gives the sum it normalized, as its fourth output."""
+    outputs = [name for name in (*node.output[:1], *node.output[3:4]) if name]
+    return [helper.make_node("Identity", node.input[:1], [name], f"{node.name}/{name}") for name in outputs]
 
 
 def _concat(node: onnx.NodeProto) -> Sequence[onnx.NodeProto]:
@@ -74,7 +80,7 @@ _GEMM = ("alpha", "beta", "transA", "transB")
 _SAME = ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax")
 _NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
 STAND_INS: Mapping[str, StandIn] = {
-    **{op: _like("Identity", 0) for op in (*_SAME, *_NORMS)},
+    **dict.fromkeys((*_SAME, *_NORMS), _same),
     "FusedConv": _like("Conv", 0, 1, 2, attributes=_WINDOW),
     "FusedGemm": _like("Gemm", 0, 1, 2, attributes=_GEMM),
     "FusedMatMul": _product,

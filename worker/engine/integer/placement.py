@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import QuantType
@@ -39,8 +41,8 @@ def place(graph: Graph, placement: Placement, ranges: Mapping[str, Range], step:
     """
     proto = graph.proto()
     producer = proto.producer_name, proto.producer_version
-    # The quantizer would infer shapes again by way of a file; they are there.
-    proto.metadata_props.add(key=_SHAPES_KNOWN[0], value=_SHAPES_KNOWN[1])
+    declared = {each.name for each in proto.graph.value_info}
+    _tell_types(graph, proto)
     quantizer = QDQQuantizer(
         proto,
         per_channel=step.weights.per_channel,
@@ -58,10 +60,27 @@ def place(graph: Graph, placement: Placement, ranges: Mapping[str, Range], step:
     )
     quantized = quantizer.quantize_model()
     quantized.producer_name, quantized.producer_version = producer
+    _forget_types(quantized, declared)
     result = Graph.from_proto(quantized)
     del result.model.metadata_props[_SHAPES_KNOWN[0]]
     result.model.graph.sort()
     return result
+
+
+def _tell_types(graph: Graph, proto: onnx.ModelProto) -> None:
+    """The quantizer leaves tensors of unknown type alone, and would infer shapes by way of a file."""
+    proto.metadata_props.add(key=_SHAPES_KNOWN[0], value=_SHAPES_KNOWN[1])
+    known = {each.name for each in proto.graph.value_info}
+    for node in graph.model.graph:
+        for value in node.outputs:
+            if value.name not in known and value.type is not None and not value.is_graph_output():
+                proto.graph.value_info.append(ir.serde.serialize_value(value))
+
+
+def _forget_types(proto: onnx.ModelProto, declared: Collection[str]) -> None:
+    kept = [each for each in proto.graph.value_info if each.name in declared]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
 
 
 def _as_tensor_data(limits: Range) -> TensorData:

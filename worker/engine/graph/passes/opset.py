@@ -6,7 +6,7 @@ from onnx import version_converter
 
 from app.contracts.failure import SlimlineError
 from worker.engine.graph.graph import Graph
-from worker.engine.graph.skeleton import restore, strip
+from worker.engine.graph.skeleton import give_back_weights, to_skeleton
 
 TARGET = 18
 OLDEST_KEPT = 13
@@ -21,9 +21,8 @@ def raise_opset(graph: Graph) -> list[str]:
     source = graph.opset
     if source >= TARGET:
         return []
-    bare, weights = strip(graph.model)
     try:
-        proto = version_converter.convert_version(ir.serde.serialize_model(bare), TARGET)
+        proto = version_converter.convert_version(to_skeleton(graph.model), TARGET)
         onnx.checker.check_model(proto)
     except (version_converter.ConvertError, onnx.checker.ValidationError, RuntimeError) as error:
         if source >= OLDEST_KEPT:
@@ -34,7 +33,7 @@ def raise_opset(graph: Graph) -> list[str]:
             hint=f"export with opset_version={TARGET} or higher; {OLDEST_KEPT} is the oldest that is taken as it is",
         ) from error
     converted = ir.serde.deserialize_model(proto)
-    restore(converted, weights)
+    give_back_weights(converted, graph.model)
     _carry_over(graph.model, converted)
     graph.model = converted
     return [f"converted from opset {source} to {TARGET}"]

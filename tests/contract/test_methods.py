@@ -1,0 +1,136 @@
+"""What every method promises, held by every method on every tiny model. A new method is tested here by being there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.contracts.failure import SlimlineError
+from app.contracts.recipe import METHODS, Step
+from worker.engine.graph import Graph
+from worker.engine.methods import applicability, find_method, registry
+from worker.engine.methods.method import StepContext
+from worker.engine.session import open_session, run_session
+from worker.engine.tensors.similarity import sqnr_db
+
+Context = Callable[[str], StepContext]
+OPTIONS: dict[str, dict[str, Any]] = {"prune.magnitude": {"amount": 0.3}}
+"""Options of methods that have no default; the others run as `{"method": "..."}` alone."""
+FAITHFUL_DB = {"quantize.static": 20.0, "quantize.dynamic": 25.0, "quantize.float16": 50.0, "prune.magnitude": 3.0}
+"""How close to the original the outputs of a default step stay on tiny models of random weights, dB."""
+
+
+def make_step(method: str, **options: object) -> Step:
+    return METHODS[method].model_validate({"method": method, **OPTIONS.get(method, {}), **options})
+
+
+def apply(graph: Graph, step: Step, context: StepContext) -> Graph:
+    """The result, or a skipped test where the method says that it finds nothing to work on."""
+    method = find_method(step.method)
+    if any(method.obstacle(graph, layer) is None for layer in graph.layers()):
+        return method.apply(graph, step, context)
+    with pytest.raises(SlimlineError) as caught:
+        method.apply(graph, step, context)
+    assert caught.value.failure.code.startswith("NOTHING_TO_")
+    assert not any(record.done for record in context.record.layers)
+    pytest.skip(f"refused, as it should be: {caught.value.failure.message}")
+
+
+def to_bytes(graph: Graph) -> bytes:
+    return graph.proto().SerializeToString(deterministic=True)
+
+
+def test_every_step_model_has_its_method_and_the_other_way_round() -> None:
+    assert registry().keys() == METHODS.keys()
+    assert set(FAITHFUL_DB) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_runs_and_stays_close(graph: Graph, context: Context, method: str) -> None:
+    before = to_bytes(graph)
+    result = apply(graph, make_step(method), context(method))
+    assert to_bytes(graph) == before, "the graph it was given changed"
+    result.check()
+    assert result.inputs == graph.inputs
+    assert [spec.name for spec in result.outputs] == [spec.name for spec in graph.outputs]
+    original, compressed = open_session(before), open_session(to_bytes(result))
+    for batch in context(method).samples.batches(limit=16):
+        expected, got = run_session(original, batch.feed), run_session(compressed, batch.feed)
+        for wanted, output in zip(expected, got, strict=True):
+            assert (output.shape, output.dtype) == (wanted.shape, wanted.dtype)
+            noise = sqnr_db(wanted, output)
+            assert noise is None or noise >= FAITHFUL_DB[method]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_layer_is_told_of_once_and_a_skipped_one_with_the_reason(
+    graph: Graph, context: Context, method: str
+) -> None:
+    told = context(method)
+    apply(graph, make_step(method), told)
+    records = told.record.layers
+    assert sorted(record.layer for record in records) == sorted(layer.name for layer in graph.layers())
+    assert all(record.done or record.reason for record in records)
+    works_on = {name for name, methods in applicability(graph).items() if methods[method].applies}
+    assert {record.layer for record in records if record.done} <= works_on
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_does_what_it_says(graph: Graph, context: Context, method: str) -> None:
+    """Fewer stored bytes in what is called done with bits, zeros in what is called done with sparsity."""
+    told = context(method)
+    result = apply(graph, make_step(method), told)
+    bits = [record.bits for record in told.record.layers if record.done and record.bits]
+    sparse = [record.sparsity for record in told.record.layers if record.done and record.sparsity]
+    assert bits or sparse
+    before, after = (sum(g.array(value).nbytes for value in g.initializers()) for g in (graph, result))
+    assert after < before if bits else after == before
+    if sparse:
+        zeros = [sum((g.array(v) == 0).sum() for v in g.initializers()) for g in (graph, result)]
+        assert zeros[1] > zeros[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_input_same_bytes(graph: Graph, context: Context, method: str) -> None:
+    first = apply(graph, make_step(method), context(method))
+    second = apply(graph, make_step(method), context(method))
+    assert to_bytes(first) == to_bytes(second)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_included_layer_is_touched(graph: Graph, context: Context, method: str) -> None:
+    works_on = [name for name, methods in applicability(graph).items() if methods[method].applies]
+    if not works_on:
+        pytest.skip("it works on no layer of this model")
+    told = context(method)
+    result = apply(graph, make_step(method, include=[works_on[0]]), told)
+    assert {record.layer for record in told.record.layers if record.done} == {works_on[0]}
+    assert [record.reason for record in told.record.layers if record.layer != works_on[0]] == [
+        "left out by the step"
+    ] * (len(told.record.layers) - 1)
+    untouched = [layer.weight for layer in graph.layers() if layer.name != works_on[0]]
+    touched = {weight.name for layer in graph.layers() if layer.name == works_on[0] for weight in layer.weights}
+    for weight in untouched:
+        if weight.name not in touched:
+            assert np.array_equal(result.array(weight.name or ""), graph.array(weight)), weight.name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_excluding_everything_is_refused_and_so_is_an_unknown_name(graph: Graph, context: Context, method: str) -> None:
+    with pytest.raises(SlimlineError) as caught:
+        find_method(method).apply(graph, make_step(method, include=["no.such.layer"]), context(method))
+    assert caught.value.failure.code == "LAYER_UNKNOWN"
+    with pytest.raises(SlimlineError) as caught:
+        find_method(method).apply(graph, make_step(method, exclude=["*"]), context(method))
+    assert caught.value.failure.code.startswith("NOTHING_TO_")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_progress_never_falls(graph: Graph, context: Context, method: str) -> None:
+    shares: list[float] = []
+    told = context(method)
+    watched = StepContext(**{**vars(told), "progress": lambda share, _: shares.append(share)})
+    apply(graph, make_step(method), watched)
+    assert shares == sorted(shares)
+    assert all(0 <= share <= 1 for share in shares)

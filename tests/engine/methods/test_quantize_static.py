@@ -1,0 +1,106 @@
+"""`quantize.static`: fused kernels, ranges from the data, and what is left alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from app.contracts.failure import SlimlineError
+from worker.engine.measure.kernels import count_kernels
+from worker.engine.tensors.similarity import sqnr_db
+
+Builder = Callable[..., onnx.ModelProto]
+Apply = Callable[[onnx.ModelProto, str], Any]
+
+
+def noise(applied: Any) -> float:
+    return sqnr_db(*(np.concatenate(side) for side in applied.outputs())) or np.inf
+
+
+def with_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The tiny CNN with a BatchNormalization between its first Conv and Relu."""
+    generator, norm = np.random.default_rng(3), onnx.ModelProto()
+    norm.CopyFrom(model)
+    names = ["bn.scale", "bn.shift", "bn.mean", "bn.variance"]
+    for name in names:
+        array = np.abs(generator.normal(1, 0.3, size=8)).astype(np.float32)
+        norm.graph.initializer.append(numpy_helper.from_array(array, name))
+    norm.graph.node.insert(1, helper.make_node("BatchNormalization", ["c1", *names], ["n1"], "bn"))
+    norm.graph.node[2].input[0] = "n1"
+    return norm
+
+
+def test_every_layer_of_a_cnn_runs_on_integers(make_cnn: Builder, apply_step: Apply, tmp_path: Path) -> None:
+    applied = apply_step(make_cnn(), "quantize.static")
+    applied.after.save(tmp_path / "out.onnx")
+    kernels = count_kernels(tmp_path / "out.onnx")
+    assert (kernels.integer, kernels.float) == (4, 0)
+    assert noise(applied) > 25
+    assert any("4 integer kernels, 0 float" in note for note in applied.record.notes)
+
+
+def test_weights_are_signed_and_activations_suit_the_machine(make_cnn: Builder, apply_step: Apply) -> None:
+    import platform
+
+    graph = apply_step(make_cnn(), "quantize.static").after
+    assert graph.array("conv1.weight_quantized").dtype == np.int8
+    assert graph.array("conv1.weight_scale").shape == (8,)
+    expected = np.int8 if platform.machine().lower() in ("arm64", "aarch64") else np.uint8
+    assert graph.array("x_zero_point").dtype == expected
+
+
+def test_batch_norm_is_folded_first(make_cnn: Builder, apply_step: Apply, tmp_path: Path) -> None:
+    applied = apply_step(with_batch_norm(make_cnn()), "quantize.static")
+    assert "BatchNormalization" not in {node.op_type for node in applied.after.nodes()}
+    applied.after.save(tmp_path / "out.onnx")
+    assert count_kernels(tmp_path / "out.onnx").float == 0
+    assert noise(applied) > 25
+
+
+def test_percentiles_cut_the_range(make_cnn: Builder, apply_step: Apply) -> None:
+    model = make_cnn()
+    scales = [
+        float(apply_step(model, f"quantize.static:calibrator={recipe}").after.array("x_scale"))
+        for recipe in ("minmax", "percentile,percentile=100", "percentile,percentile=99", "percentile,percentile=90")
+    ]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-6)
+    assert scales[0] > scales[2] > scales[3]
+
+
+def test_a_recurrent_layer_is_skipped_with_the_reason(make_lstm: Builder, apply_step: Apply) -> None:
+    applied = apply_step(make_lstm(), "quantize.static")
+    assert "quantize.dynamic does it for LSTM" in applied.reasons()["lstm"]
+
+
+def test_bodies_are_left_alone_with_the_reason(make_if_model: Builder, apply_step: Apply) -> None:
+    with pytest.raises(SlimlineError) as caught:
+        apply_step(make_if_model(), "quantize.static")
+    assert caught.value.failure.code == "NOTHING_TO_QUANTIZE"
+
+
+def test_layers_left_out_stay_float(make_cnn: Builder, apply_step: Apply) -> None:
+    applied = apply_step(make_cnn(), "quantize.static:exclude=conv*")
+    kept = {value.name for value in applied.after.initializers()}
+    assert {"conv1.weight", "conv2.weight", "conv3.weight", "fc.weight_quantized"} <= kept
+
+
+def test_names_outputs_and_metadata_survive(make_cnn: Builder, apply_step: Apply) -> None:
+    model = make_cnn()
+    model.metadata_props.add(key="author", value="someone")
+    graph = apply_step(model, "quantize.static").after
+    assert dict(graph.model.metadata_props) == {"author": "someone"}
+    assert graph.model.producer_name == model.producer_name
+    assert not graph.proto().graph.value_info
+    assert [spec.name for spec in graph.outputs] == ["y"]
+    assert {"conv1", "fc"} <= {node.name for node in graph.nodes()}
+
+
+def test_twice_is_refused(make_cnn: Builder, apply_step: Apply) -> None:
+    once = apply_step(make_cnn(), "quantize.static").after.proto()
+    with pytest.raises(SlimlineError) as caught:
+        apply_step(once, "quantize.static")
+    assert caught.value.failure.code == "ALREADY_QUANTIZED"
