@@ -37,6 +37,7 @@ def confine(limits: Confinement, folder: Path, parent: int) -> None:
     if os.getppid() != parent:  # it died before we could ask
         os.kill(os.getpid(), signal.SIGKILL)
     libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    Path("/proc/self/oom_score_adj").write_text("500")  # when memory runs out, a child goes before the worker
     _leave_network(libc)
     _enter(folder)
     _limit(limits)

@@ -88,6 +88,8 @@ def failure_of(outcome: Failing) -> Failure:
 def _describe(code: int | None) -> str:
     if code is None:
         return "was lost"
+    if code == -signal.SIGKILL:
+        return "was killed, as the kernel does when the machine has no memory left"
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended early with status {code}"

@@ -14,6 +14,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -27,6 +28,8 @@ from app.db.base import utc_now
 from app.db.ids import new_id
 from app.db.page import PageQuery, fetch_page
 from app.jobs.tables import JobEventRow, JobRow, JobTagRow, MeasurementRow
+
+COUNT_MOST = 500
 
 
 class JobQuery(PageQuery):
@@ -72,10 +75,14 @@ def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
 
 
 def count_ahead(session: Session, row: JobRow) -> int:
-    """How many queued jobs go before this one."""
-    goes_first = or_(JobRow.priority > row.priority, and_(JobRow.priority == row.priority, JobRow.id < row.id))
-    query = select(func.count()).select_from(JobRow).where(JobRow.state == JobState.QUEUED, goes_first)
-    return session.scalar(query) or 0
+    """How many queued jobs go before this one, counted up to twice `COUNT_MOST`: a long queue must not slow polling."""
+    same = and_(JobRow.priority == row.priority, JobRow.id < row.id)
+    ahead = (
+        select(JobRow.id).where(JobRow.state == JobState.QUEUED, goes_first).limit(COUNT_MOST).subquery()
+        for goes_first in (JobRow.priority > row.priority, same)
+    )  # each a range of the index on state, priority, id
+    counts = (select(func.count()).select_from(jobs).scalar_subquery() for jobs in ahead)
+    return session.scalar(select(sum(counts, start=literal(0)))) or 0
 
 
 def count_by_state(session: Session) -> dict[str, int]:

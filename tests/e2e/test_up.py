@@ -89,10 +89,26 @@ def wait_for(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_killed_part_comes_back_and_a_second_ctrl_c_kills(own_up: Any) -> None:
-    find_part(own_up.start(), "uvicorn").kill()
-    wait_for(lambda: "api    | killed by SIGKILL; started again" in own_up.log.read_text())
-    wait_for(own_up.is_ready)
+def test_killed_api_comes_back_and_watchers_go_on(own_up: Any, slow: Any) -> None:
+    job = slow.send(own_up.start(), many_steps(8))
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "jobs", "watch", job["id"], "--url", own_up.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    own_up.until(job["id"], is_at_work)
+    find_part(own_up, "uvicorn").kill()
+    printed, told = watcher.communicate(timeout=60)
+    assert watcher.returncode == 0, told
+    assert "final" in printed
+    assert told.splitlines().count("running") == 1  # no event came twice
+    assert "api    | killed by SIGKILL; started again" in own_up.log.read_text()
+    assert own_up.stop() == 0
+
+
+def test_a_second_ctrl_c_kills(own_up: Any) -> None:
+    own_up.start()
     find_part(own_up, "--queues").suspend()  # a worker that will not stop when asked
     family = descendants(own_up)
     own_up.process.send_signal(signal.SIGINT)

@@ -42,6 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
+    except Exception as error:  # the edge of the command: a defect is told as one
+        if options.traceback:
+            raise
+        sys.stderr.write(
+            f"ENGINE_DEFECT: {type(error).__name__}: {error}\n  run again with --traceback and report it\n"
+        )
+        return FAILED
 
 
 def _compress(options: argparse.Namespace) -> int:
@@ -152,7 +159,7 @@ _HELP: Mapping[str, Any] = {"epilog": _EXAMPLES, "formatter_class": argparse.Raw
 def _add_compress(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, _compress)
     parser.add_argument("--recipe", required=True, type=_recipe, help="JSON or YAML file, or steps joined by +")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="where the compressed model goes")
+    parser.add_argument("-o", "--output", required=True, type=_output, help="where the compressed model goes")
     parser.add_argument("--calibrate", type=_file, metavar="DATA", help=".npz or .zip that finds activation ranges")
     parser.add_argument("--evaluate", type=_file, metavar="DATA", help="labelled data that accuracy is measured on")
     parser.add_argument("--train", type=_file, metavar="DATA", help="data for steps that train")
@@ -172,7 +179,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, _run)
     parser.add_argument("--data", type=_file, help=".npz or .zip; without it inputs are made up")
     parser.add_argument("--limit", type=int, help="run at most this many samples")
-    parser.add_argument("-o", "--output", type=Path, help="write every output to this .npz")
+    parser.add_argument("-o", "--output", type=_output, help="write every output to this .npz")
     _add_preprocess(parser)
 
 
@@ -197,6 +204,13 @@ def _file(text: str) -> Path:
     path = Path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file")
     return path
 
 

@@ -21,7 +21,9 @@ _RUN_ERRORS: tuple[type[Exception], ...] = (*ERRORS, ValueError)  # ValueError: 
 
 _ONLY_FATAL = 4
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_NODE = re.compile(r"[Nn]ode(?: with name)?[:,]? ?\(?[\"']?([^\s\"'(),]+)")
+_NODE = re.compile(
+    r"Name:'(?P<running>[^']+)'|[Nn]ode(?: with name)?[:,]? ?\(?[\"']?(?P<loading>[^\s\"'(),.][^\s\"'(),]*)"
+)
 _PROVIDERS: Mapping[Device, list[str]] = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -83,6 +85,6 @@ def _told(code: str, what: str, error: Exception) -> SlimlineError:
     return SlimlineError(
         code,
         f"ONNX Runtime {ort.__version__} {what}: {reason}",
-        node=found.group(1) if found else None,
+        node=found["running"] or found["loading"] if found else None,
         hint="the file has to run in ONNX Runtime on its own",
     )

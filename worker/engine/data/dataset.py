@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +37,7 @@ class Dataset:
     def __len__(self) -> int:
         return self.source.samples
 
-    @property
+    @cached_property
     def facts(self) -> DatasetFacts:
         """What the file holds. Only `check_dataset` has looked at every number."""
         return describe(self.source, self.preprocess)

@@ -79,7 +79,8 @@ def cast(spec: TensorSpec, value: Array) -> Array:
         return value
     match value.dtype.kind, target.kind:
         case "f", "f":
-            safe = True
+            with np.errstate(over="ignore"):
+                safe = bool(np.isfinite(value.astype(target)).all())
         case "i" | "u", "f":
             safe = value.dtype.itemsize <= _EXACT_IN_FLOAT
         case "i" | "u", "i" | "u":

@@ -9,7 +9,6 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from app.contracts.failure import SlimlineError
 from app.contracts.graph_facts import TensorSpec
 from worker.engine.graph import check, files, shapes
 from worker.engine.graph.layers import Layer, find_layers, select_layers
@@ -121,13 +120,6 @@ class Graph:
 
 
 def describe(value: ir.Value) -> TensorSpec:
-    """A value as the API shows it. Raises SlimlineError TENSOR_TYPE_UNSUPPORTED for a sequence, map or optional."""
-    if value.type is not None and not isinstance(value.type, ir.TensorType):
-        raise SlimlineError(
-            "TENSOR_TYPE_UNSUPPORTED",
-            f"{value.name!r} is a {type(value.type).__name__}, not a tensor",
-            node=value.name,
-            hint="export the model so that each input and output is one tensor",
-        )
+    """A value as the API shows it."""
     dtype = value.dtype.name.lower() if value.dtype is not None else "undefined"
     return TensorSpec(name=value.name or "", dtype=dtype, shape=shapes.dims(value) or [])

@@ -20,8 +20,8 @@ from worker.engine.session import open_session
 
 __all__ = ["ingest_model"]
 
-PASSES = (normalize, raise_opset, normalize, fold_constants, remove_dead, unshare)
-"""In this order; what the converter makes is normalized again."""
+PASSES = (raise_opset, normalize, fold_constants, remove_dead, unshare)
+"""In this order, on a graph that was normalized once and has shapes; what the converter makes is normalized again."""
 _FORMATS = {"onnx": read_onnx}
 
 
@@ -40,19 +40,31 @@ def ingest_model(
     path = Path(path)
     if format not in (None, *_FORMATS):
         raise SlimlineError("FORMAT_UNKNOWN", f"models of format {format!r} are not read", hint="send format=onnx")
-    with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
-        graph = Graph(_FORMATS[format or "onnx"](path, filename or path.name, Path(folder)))
+    target = Path(output).absolute() if output else None
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ingest-", dir=target.parent if target else None) as folder:
+        unpacked, checked = Path(folder, "unpacked"), Path(folder, "checked")
+        graph = Graph(_FORMATS[format or "onnx"](path, filename or path.name, unpacked))
         opset = graph.opset
-        graph.infer_shapes()
-        check_inferred(graph.model)
-        notes = [note for run in PASSES for note in run(graph)]
-        graph.infer_shapes()
-        graph.check()
-        saved = Path(output) if output else Path(folder) / "checked.onnx"
-        graph.save(saved)
-        open_session(saved, optimize=False)
-        if output:
-            graph = Graph.load(saved)
+        notes = _clean(graph)
+        graph.save(checked / (target or path).name)
+        open_session(checked / (target or path).name, optimize=False)
+        if target:
+            for file in checked.iterdir():
+                file.replace(target.parent / file.name)
+            graph = Graph.load(target)
         else:
-            ir.external_data.load_to_model(graph.model)
+            ir.external_data.load_to_model(graph.model)  # the files it is mapped from may go with the folder
     return graph, describe_model(graph, opset=opset, notes=notes, applicability=applicability)
+
+
+def _clean(graph: Graph) -> list[str]:
+    """Bring the graph into its one form; gives the passes' notes."""
+    notes = normalize(graph)
+    graph.infer_shapes()
+    check_inferred(graph.model)
+    notes += [note for run in PASSES for note in run(graph)]
+    graph.infer_shapes()
+    graph.check()
+    return notes

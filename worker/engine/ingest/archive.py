@@ -15,6 +15,7 @@ _CHUNK = 1 << 20
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 _PLAIN = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1
+_LONGEST_PART = 255
 _HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
@@ -117,6 +118,9 @@ class Archive:
             if str(path) in members:
                 raise _refusal("ARCHIVE_DUPLICATE", str(path), "is in the archive twice")
             members[str(path)] = info
+        for name in members:
+            if any(str(folder) in members for folder in PurePosixPath(name).parents):
+                raise _refusal("ARCHIVE_DUPLICATE", name, "lies in what is also stored as a file")
         return members
 
     def _spend(self, count: int, name: str) -> None:
@@ -134,7 +138,7 @@ def _refuse_unsafe(info: zipfile.ZipInfo, name_length: int) -> None:
     mode = info.external_attr >> 16
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in info.orig_filename:
         raise _refusal("ARCHIVE_PATH_UNSAFE", name, "points outside the archive")
-    if len(name) > name_length or not path.parts:
+    if len(name) > name_length or not path.parts or any(len(part.encode()) > _LONGEST_PART for part in path.parts):
         raise _refusal("ARCHIVE_PATH_UNSAFE", name[:80], "has an unusable name")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _refusal("ARCHIVE_LINK", name, "is a link or a special file")

@@ -43,6 +43,14 @@ _SIZE_ATTRIBUTE = frozenset({"RandomNormal", "RandomUniform"})
 
 def check_tensors(model: onnx.ModelProto) -> None:
     """Raises SlimlineError TENSOR_SIZE_MISMATCH, TENSOR_TYPE_UNSUPPORTED or SHAPE_ABSURD."""
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise SlimlineError(
+                "TENSOR_TYPE_UNSUPPORTED",
+                f"{value.name!r} is a sequence, map or optional, not a tensor",
+                node=value.name,
+                hint="export the model so that each input and output is one tensor",
+            )
     nodes = [*walk(model.graph.node), *(node for function in model.functions for node in walk(function.node))]
     constants: dict[str, TensorProto] = {}
     for tensor in _initializers(model.graph, nodes):
@@ -78,7 +86,10 @@ def _check(tensor: TensorProto, name: str) -> None:
         bits = ir.DataType(tensor.data_type).bitwidth if tensor.data_type != TensorProto.STRING else 0
     except (ValueError, TypeError) as error:
         raise SlimlineError(
-            "TENSOR_TYPE_UNSUPPORTED", f"tensor {name!r} has the unknown element type {tensor.data_type}", node=name
+            "TENSOR_TYPE_UNSUPPORTED",
+            f"tensor {name!r} has the unknown element type {tensor.data_type}",
+            node=name,
+            hint="the file is damaged: send it again, or export the model again",
         ) from error
     if tensor.data_location == TensorProto.EXTERNAL:
         return

@@ -88,7 +88,9 @@ def _measure_depth(data: mmap.mmap, found: list[tuple[int, Span]]) -> None:
                 bodies = _children(data, attribute, _ATTRIBUTE_GRAPHS)
                 waiting += [(body, _GRAPH_NODE, depth + 1) for body in bodies]
         if nodes > _MOST_NODES:
-            raise SlimlineError("GRAPH_TOO_LARGE", f"the graph has more than {_MOST_NODES:,} nodes")
+            raise SlimlineError(
+                "GRAPH_TOO_LARGE", f"the graph has more than {_MOST_NODES:,} nodes", hint="export loops as Loop or Scan"
+            )
 
 
 def _children(data: mmap.mmap, span: Span, numbers: tuple[int, ...]) -> Iterator[Span]:

@@ -1,5 +1,6 @@
 """The clean process: reads a `clean.Request` on standard input, writes `clean.Line`s. Not meant for people."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ def _write(line: Line) -> None:
 
 def main() -> None:
     """One request, one answer or one failure."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is the parent's to tell
     request = Request.model_validate_json(sys.stdin.read())
     try:
         _write(Line(answer=answer(request)))

@@ -116,16 +116,21 @@ def _left_out(graph: Graph, layers: list[Layer], unbounded: set[str]) -> set[str
 def _candidates(
     graph: Graph, left_out: set[str], ranges: Mapping[str, Range], step: QuantizeStatic
 ) -> list[_Candidate]:
-    """The ways worth trying; with an `include` only the layers it names are touched."""
+    """The ways that gain something, or the first one's refusal; with an `include` only the layers it names are touched."""
     ways = (
         {"the layers alone": CORE}
         if step.include
         else {"the layers and what lies between": WIDE, "the layers alone": CORE}
     )
-    found = []
+    found, refusals = [], list[SlimlineError]()
     for what, operators in ways.items():
         quantized = place(graph, Placement(operators, left_out), ranges, step)
-        found.append(_Candidate(quantized, check_gain(graph, quantized), what))
+        try:
+            found.append(_Candidate(quantized, check_gain(graph, quantized), what))
+        except SlimlineError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
     return found
 
 
