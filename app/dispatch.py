@@ -5,6 +5,7 @@ import threading
 
 import structlog
 from celery import Celery
+from kombu.entity import Exchange
 from kombu.entity import Queue as BrokerQueue
 
 from app.contracts.messages import Message, Queue
@@ -22,7 +23,7 @@ def make_celery(broker_url: str) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        task_queues=[BrokerQueue(queue.value, max_priority=MAX_PRIORITY) for queue in Queue],
+        task_queues=[_declare(queue) for queue in Queue],
         task_default_queue=Queue.CPU.value,
         broker_connection_retry_on_startup=True,
         # A dead broker must not hold a request: the row is committed and the sweeper sends again.
@@ -36,6 +37,10 @@ def make_celery(broker_url: str) -> Celery:
         task_publish_retry=False,
     )
     return celery
+
+
+def _declare(queue: Queue) -> BrokerQueue:
+    return BrokerQueue(queue.value, Exchange(queue.value), routing_key=queue.value, max_priority=MAX_PRIORITY)
 
 
 class Dispatcher:

@@ -1,14 +1,21 @@
-"""Fixtures every test may use: the sample models and data, and the real services (Valkey, PostgreSQL)."""
+"""Fixtures every test may use: the sample models and data, and the real services (Valkey, PostgreSQL, S3)."""
 
 import os
+import socket
 import subprocess
+import sysconfig
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import create_engine, text
+
+COMPOSE_FILE = Path(__file__).parents[1] / "docker-compose.yml"
+S3_START_S = 60
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +88,81 @@ def database_url(empty_database_url: str) -> str:
 
     upgrade(empty_database_url)
     return empty_database_url
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running SeaweedFS, with the keys of its one user."""
+
+    endpoint: str
+    master: str
+    access_key: str = "test-key"
+    secret_key: str = "test-secret"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server, started by the command in docker-compose.yml. A bucket is made by the first write to it."""
+    folder = tmp_path_factory.mktemp("weed")
+    master, volume, filer, s3 = _free_port_pairs(4)
+    here = S3Server(f"http://127.0.0.1:{s3}", f"127.0.0.1:{master}")
+    local = (
+        f"-dir={folder} -ip=127.0.0.1 -ip.bind=127.0.0.1 -filer.localSocket={folder / 'filer.sock'}"
+        f" -master.port={master} -volume.port={volume} -filer.port={filer} -s3.port={s3}"
+        " -s3.port.iceberg=0 -s3.port.lance=0 -master.volumeSizeLimitMB=64 -volume.max=16 -volume.preStopSeconds=0"
+    )
+    command = yaml.safe_load(COMPOSE_FILE.read_text())["services"]["seaweedfs"]["command"]
+    weed = str(Path(sysconfig.get_path("scripts")) / "weed")
+    keys = {"AWS_ACCESS_KEY_ID": here.access_key, "AWS_SECRET_ACCESS_KEY": here.secret_key}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [weed, *command, *local.split()], cwd=folder, stdout=log, stderr=log, env={**os.environ, **keys}
+        )
+    try:
+        _wait_for_s3(here, server, folder / "log")
+        yield here
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _free_port_pairs(count: int) -> list[int]:
+    """Ports free now, as are the ports 10000 above them, where SeaweedFS puts gRPC."""
+    ports: list[int] = []
+    while len(ports) < count:
+        with socket.socket() as http, socket.socket() as grpc:
+            http.bind(("127.0.0.1", 0))
+            port = http.getsockname()[1]
+            try:
+                grpc.bind(("127.0.0.1", port + 10_000))
+            except (OSError, OverflowError):
+                continue
+            ports.append(port)
+    return ports
+
+
+def _wait_for_s3(here: S3Server, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once it can be written to: it answers before it has a place to write."""
+    import obstore
+    from obstore.exceptions import BaseError
+    from obstore.store import S3Store
+
+    store = S3Store(
+        "blobs",
+        access_key_id=here.access_key,
+        secret_access_key=here.secret_key,
+        endpoint=here.endpoint,
+        region="us-east-1",
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    end = time.monotonic() + S3_START_S
+    while True:
+        try:
+            obstore.put(store, "up", b"up")
+        except BaseError:
+            if server.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"no S3 server: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        else:
+            return

@@ -8,17 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 class Queue(StrEnum):
     """Which workers take a message."""
 
+    INGEST = "ingest"  # apart, so that an upload is checked while every worker is busy with a long job
     CPU = "cpu"
     CUDA = "cuda"
 
 
 class TaskName(StrEnum):
-    """The tasks of the worker, by the name they are sent under. Each but SWEEP takes one id."""
+    """The tasks of the worker, by the name they are sent under. Each takes one id."""
 
     INGEST_MODEL = "slimline.ingest_model"
     INGEST_DATASET = "slimline.ingest_dataset"
     RUN_JOB = "slimline.run_job"
-    SWEEP = "slimline.sweep"
 
 
 class Message(BaseModel):
@@ -28,5 +28,5 @@ class Message(BaseModel):
 
     task: TaskName
     id: str
-    queue: Queue = Queue.CPU
+    queue: Queue
     priority: int = Field(5, ge=0, le=9, description="9 goes first")

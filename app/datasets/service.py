@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from sqlalchemy.orm import Session
 
-from app.contracts.messages import Message, TaskName
+from app.contracts.messages import Message, Queue, TaskName
 from app.datasets import repository
 from app.datasets.schemas import DatasetFields, DatasetView
 from app.datasets.tables import DatasetRow
@@ -29,7 +29,7 @@ def add(session: Session, blob: Blob, filename: str, fields: DatasetFields) -> D
         preprocess=fields.preprocess,
     )
     repository.add(session, row)
-    send_after_commit(session, Message(task=TaskName.INGEST_DATASET, id=row.id))
+    send_after_commit(session, Message(task=TaskName.INGEST_DATASET, id=row.id, queue=Queue.INGEST))
     return row
 
 

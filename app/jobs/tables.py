@@ -39,6 +39,7 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
     attempt: Mapped[int] = mapped_column(default=0)
+    handed_back: Mapped[int] = mapped_column(default=0)
     lease_until: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
     checkpoint_step: Mapped[int | None]
     checkpoint_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
@@ -51,6 +52,11 @@ class JobRow(Base):
     notes: Mapped[list[str]] = mapped_column(JSON, default=list)
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     engine_s: Mapped[float | None]
+
+    @property
+    def failed_starts(self) -> int:
+        """Attempts but those that a stopping worker handed back: what `max_attempts` limits."""
+        return self.attempt - self.handed_back
 
 
 class JobTagRow(Base):

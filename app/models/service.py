@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.content import Content
 from app.contracts.graph_facts import ModelFacts
-from app.contracts.messages import Message, TaskName
+from app.contracts.messages import Message, Queue, TaskName
 from app.contracts.states import IngestState
 from app.db.database import send_after_commit
 from app.db.ids import new_id
@@ -32,7 +32,7 @@ def add(session: Session, blob: Blob, filename: str, fields: ModelFields) -> Mod
         size_bytes=blob.size_bytes,
     )
     repository.add(session, row)
-    send_after_commit(session, Message(task=TaskName.INGEST_MODEL, id=row.id))
+    send_after_commit(session, Message(task=TaskName.INGEST_MODEL, id=row.id, queue=Queue.INGEST))
     return row
 
 

@@ -3,8 +3,11 @@
 import sys
 from dataclasses import dataclass
 
-QUEUES = "cpu,cuda"
+QUEUES = "ingest,cpu,cuda"
 """Every queue. A job for a device that is absent is taken and fails with the reason, rather than wait for ever."""
+
+JOB_QUEUES = "cpu,cuda"
+CHECK_QUEUE = "ingest"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from app.contracts.failure import FaultKind, SlimlineError
 from app.settings import Settings
 from app.up import valkey
 from app.up.child import Child, say
-from app.up.parts import QUEUES, Part, beat_command, migrate_command, server_command, worker_command
+from app.up.parts import CHECK_QUEUE, JOB_QUEUES, Part, beat_command, migrate_command, server_command, worker_command
 
 EARLY_DEATHS_MAX = 3
 """A part that dies so often before the service was ever ready will not start: say so instead of trying on."""
@@ -39,10 +39,11 @@ class Plan:
     @property
     def parts(self) -> list[Part]:
         """The parts after the broker, in starting order; they stop in the reverse one."""
-        queues = "cpu" if self.device == "cpu" else QUEUES
+        queues = "cpu" if self.device == "cpu" else JOB_QUEUES
         return [
             Part("beat", beat_command(), grace_s=5),
             Part("worker", worker_command(self.workers, queues), grace_s=15),
+            Part("checker", worker_command(1, CHECK_QUEUE), grace_s=15),
             Part("api", server_command(self.host, self.port), grace_s=8),
         ]
 

@@ -26,7 +26,7 @@ def test_from_bytes_and_from_a_file(tmp_path: Path, make_mlp: Builder) -> None:
 
 def test_the_rewritten_graph_is_kept_where_asked(tmp_path: Path, make_cnn: Builder) -> None:
     open_session(make_cnn().SerializeToString(), optimized_path=tmp_path / "o.onnx")
-    assert "FusedConv" in {node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
+    assert "ReorderInput" in {node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
 
 
 def test_a_model_that_does_not_load_names_its_node(make_mlp: Builder) -> None:

@@ -138,7 +138,7 @@ def test_a_stopping_worker_hands_back_and_the_next_resumes(
     thread.join(10)
     assert len(raised) == 1
     row = bench.find(job)
-    assert (row.state, row.attempt, row.checkpoint_step) == (JobState.QUEUED, 0, 0)
+    assert (row.state, row.failed_starts, row.checkpoint_step) == (JobState.QUEUED, 0, 0)
     with pytest.raises(HandedBackError):
         tasks.run_job(job)
     other = Tasks(bench.settings, heavy_server)

@@ -117,7 +117,7 @@ def test_a_stopped_worker_hands_its_job_back(start_worker: Start, number: int, b
     until(lambda: bench.find(job).progress is not None)
     worker.send_signal(number)
     assert worker.wait(20) == 0
-    assert (bench.find(job).state, bench.find(job).attempt) == (JobState.QUEUED, 0)
+    assert (bench.find(job).state, bench.find(job).failed_starts) == (JobState.QUEUED, 0)
     assert bench.workspaces() == []
     start_worker("checkpoint_and_hang")  # no sweeper runs: the message itself came back
     until(lambda: bench.find(job).state == JobState.SUCCEEDED)

@@ -45,7 +45,7 @@ def test_sweep_sends_lost_checks_again(reporter: Reporter, bench: Any, until: Un
     bench.upload()
     time.sleep(bench.settings.sweep_s)
     reporter.sweep(Queue)
-    until(lambda: bench.count_messages() == 1)
+    until(lambda: bench.count_messages(Queue.INGEST) == 1)
 
 
 def test_sweep_fails_what_waited_too_long(reporter: Reporter, bench: Any) -> None:

@@ -17,6 +17,7 @@ ERRORS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """What ONNX Runtime raises; its exceptions have no base class of their own."""
+_LOAD_ERRORS: tuple[type[Exception], ...] = (*ERRORS, UnicodeDecodeError)  # the message quotes bytes of the model
 _RUN_ERRORS: tuple[type[Exception], ...] = (*ERRORS, ValueError)  # ValueError: an input is missing or unknown
 
 _ONLY_FATAL = 4
@@ -54,7 +55,7 @@ def open_session(
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options, providers=_PROVIDERS[device])
-    except ERRORS as error:
+    except _LOAD_ERRORS as error:
         raise _told("MODEL_DOES_NOT_LOAD", "cannot load the model", error) from error
 
 

@@ -18,6 +18,7 @@ from app.contracts.states import JobState
 from app.db.base import utc_now
 from app.db.ids import new_id
 from app.jobs import repository as jobs
+from app.jobs.tables import JobRow
 from app.settings import Settings
 from worker.reporter.ledger import Ledger, hold
 from worker.supervisor import Command
@@ -43,6 +44,7 @@ class Claim:
 
     id: str
     attempt: int
+    failed_starts: int
     spec: JobSpec
     model: Input
     data: Mapping[DataRole, Input]
@@ -115,7 +117,7 @@ class JobAttempt:
         """The job failed; one that a retry can help is queued again while it has attempts left, for the sweeper."""
 
         def change(session: Session) -> None:
-            may_retry = failure.kind == FaultKind.TRANSIENT and self.claim.attempt < self._settings.max_attempts
+            may_retry = failure.kind == FaultKind.TRANSIENT and self.claim.failed_starts < self._settings.max_attempts
             if may_retry and self._requeue(session, {}):
                 log_retry(session, self.claim.id, failure.message)
             else:
@@ -131,7 +133,7 @@ class JobAttempt:
         """Hand the job back because this worker stops: that does not count as an attempt."""
 
         def change(session: Session) -> None:
-            if not self._requeue(session, {"attempt": self.claim.attempt - 1}):
+            if not self._requeue(session, {"handed_back": JobRow.handed_back + 1}):
                 self._end(session, JobState.CANCELLED, {"lease_until": None})
 
         self._ledger.write(change)

@@ -44,8 +44,8 @@ def find_obstacle(session: Session, job: JobRow, max_attempts: int) -> Failure |
     """Why a queued job can never run; None when it can, now or once its inputs are checked."""
     if failure := find_overdue(job):
         return failure
-    if job.attempt >= max_attempts:
-        return attempts_exhausted(job.attempt)
+    if job.failed_starts >= max_attempts:
+        return attempts_exhausted(job.failed_starts)
     for name, row in _inputs_of(session, job).items():
         if row is None:
             return Failure(

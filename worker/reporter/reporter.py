@@ -95,6 +95,7 @@ def _describe(session: Session, job: JobRow) -> Claim:
     return Claim(
         id=job.id,
         attempt=job.attempt,
+        failed_starts=job.failed_starts,
         spec=job.spec,
         model=_input(session.get_one(ModelRow, job.model_id)),
         data={role: _input(row) for role, row in data_of(session, job).items() if row},

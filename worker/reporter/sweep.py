@@ -38,8 +38,8 @@ def sweep(session: Session, settings: Settings, drained: Collection[Queue]) -> N
     waiting_since = utc_now() - timedelta(seconds=settings.sweep_s)
     for table, task in _CHECK.items():
         _sweep_uploads(session, table, settings)
-        for row in ingest.find_waiting(session, table, waiting_since) if Queue.CPU in drained else ():
-            send_after_commit(session, Message(task=task, id=row.id))
+        for row in ingest.find_waiting(session, table, waiting_since) if Queue.INGEST in drained else ():
+            send_after_commit(session, Message(task=task, id=row.id, queue=Queue.INGEST))
     for job in jobs.find_queued(session, waiting_since):
         if failure := find_overdue(job):
             jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values={"failure": failure})
@@ -52,8 +52,8 @@ def _take_back(session: Session, job: JobRow, settings: Settings) -> None:
     move = partial(jobs.move, session, job.id, attempt=job.attempt)
     if job.state == JobState.CANCELLING:
         move(JobState.CANCELLED, values={"lease_until": None})
-    elif job.attempt >= settings.max_attempts:
-        move(JobState.FAILED, values={"lease_until": None, "failure": attempts_exhausted(job.attempt)})
+    elif job.failed_starts >= settings.max_attempts:
+        move(JobState.FAILED, values={"lease_until": None, "failure": attempts_exhausted(job.failed_starts)})
     elif move(JobState.QUEUED, values={"lease_until": None, "queued_at": utc_now()}):
         log_retry(session, job.id, "its worker went away")
         send_after_commit(session, message_for(job))
@@ -67,4 +67,4 @@ def _sweep_uploads(session: Session, table: Uploads, settings: Settings) -> None
             settle_those_waiting(session, row.id, settings.max_attempts)
         else:
             ingest.release(session, table, row.id, row.attempt)
-            send_after_commit(session, Message(task=_CHECK[table], id=row.id))
+            send_after_commit(session, Message(task=_CHECK[table], id=row.id, queue=Queue.INGEST))

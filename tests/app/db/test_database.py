@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 
-from app.contracts.messages import Message, TaskName
+from app.contracts.messages import Message, Queue, TaskName
 from app.db.database import Database, send_after_commit
 
-MESSAGE = Message(task=TaskName.RUN_JOB, id="job_1")
+MESSAGE = Message(task=TaskName.RUN_JOB, id="job_1", queue=Queue.CPU)
 
 
 @pytest.fixture

@@ -48,7 +48,18 @@ def bind(main: ir.Graph, bindings: dict[str, int]) -> None:
     for graph in (main, *main.subgraphs()):
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
             if value.shape is not None:
-                value.shape = value.shape.evaluate(bindings)
+                value.shape = ir.Shape([_bound(dim, bindings) for dim in value.shape])
+
+
+def _bound(dim: int | ir.SymbolicDim, bindings: dict[str, int]) -> int | ir.SymbolicDim:
+    if isinstance(dim, int) or dim.value is None:
+        return dim
+    if dim.value in bindings:
+        return bindings[dim.value]
+    try:
+        return dim.evaluate(bindings)
+    except ValueError:  # a name such as `unk__6#2`, which is no expression
+        return dim
 
 
 def _forget(model: ir.Model) -> None:

@@ -47,7 +47,12 @@ def ingest_model(
         unpacked, checked = Path(folder, "unpacked"), Path(folder, "checked")
         graph = Graph(_FORMATS[format or "onnx"](path, filename or path.name, unpacked))
         opset = graph.opset
-        notes = _clean(graph)
+        try:
+            notes = _clean(graph)
+        except (ir.serde.SerdeError, UnicodeError) as error:  # names that are no UTF-8 show when they are written
+            raise SlimlineError(
+                "MODEL_UNREADABLE", f"the file is damaged: {error}", hint="send it again, or export the model again"
+            ) from error
         graph.save(checked / (target or path).name)
         open_session(checked / (target or path).name, optimize=False)
         if target:

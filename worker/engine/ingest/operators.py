@@ -15,7 +15,14 @@ _CLASSIC = "ai.onnx.ml"
 
 
 def check_operators(model: onnx.ModelProto) -> None:
-    """Raises SlimlineError OPSET_UNSUPPORTED, OPERATOR_UNKNOWN, DOMAIN_CUSTOM or MODEL_NOT_A_NETWORK."""
+    """Raises SlimlineError for a version, operator or domain that is not let in, and for names that are no text."""
+    for node in walk([*model.graph.node, *(node for function in model.functions for node in function.node)]):
+        if not all(isinstance(text, str) for text in (node.op_type, node.domain, node.name, *node.input, *node.output)):
+            raise SlimlineError(
+                "MODEL_UNREADABLE",
+                "the file is damaged: a node has a name that is no text",
+                hint="send it again, or export the model again",
+            )
     _check_versions(model)
     versions = _versions(model.opset_import)
     functions = {(function.domain, function.name) for function in model.functions}

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -78,23 +78,31 @@ def measure_cleanly(request: Request, progress: Callable[[int], None]) -> Answer
         cwd=_PACKAGES,  # `-m` looks for modules there first: never in a folder that holds uploads
     )
     with process:
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("pipes were asked for")
-        process.stdin.write(request.model_dump_json())
-        process.stdin.close()
-        for text in process.stdout:
-            line = Line.model_validate_json(text)
-            if line.failure:
-                raise _rebuilt(line.failure)
-            if line.answer:
-                return line.answer
-            progress(line.samples)
+        try:
+            for line in _converse(process, request):
+                if line.failure:
+                    raise _rebuilt(line.failure)
+                if line.answer:
+                    return line.answer
+                progress(line.samples)
+            process.wait()
+        finally:
+            process.kill()  # it has nothing left to say, or nobody listens any more
     raise SlimlineError(
         "ARTIFACT_CRASHED",
         f"the process that loaded and ran the artifact ended with code {process.returncode}",
         kind=FaultKind.OURS,
         hint="A negative code is a signal: -9 is a kill, often for memory; -11 is a crash in ONNX Runtime.",
     )
+
+
+def _converse(process: subprocess.Popen[str], request: Request) -> Iterator[Line]:
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("the process was started without pipes")
+    process.stdin.write(request.model_dump_json())
+    process.stdin.close()
+    for text in process.stdout:
+        yield Line.model_validate_json(text)
 
 
 def _rebuilt(failure: Failure) -> SlimlineError:

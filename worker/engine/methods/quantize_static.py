@@ -116,7 +116,10 @@ def _left_out(graph: Graph, layers: list[Layer], unbounded: set[str]) -> set[str
 def _candidates(
     graph: Graph, left_out: set[str], ranges: Mapping[str, Range], step: QuantizeStatic
 ) -> list[_Candidate]:
-    """The ways that gain something, or the first one's refusal; with an `include` only the layers it names are touched."""
+    """The ways that gain something; with an `include` only the layers it names are touched.
+
+    Raises the first way's refusal where none gains.
+    """
     ways = (
         {"the layers alone": CORE}
         if step.include
