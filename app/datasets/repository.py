@@ -1,7 +1,7 @@
 """Queries on datasets. Checking's guarded moves are `app.db.ingest`."""
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from app.contracts.states import IngestState
 from app.datasets.tables import DatasetRow
@@ -17,11 +17,6 @@ def add(session: Session, row: DatasetRow) -> None:
 def get(session: Session, dataset_id: str) -> DatasetRow | None:
     """By id."""
     return session.get(DatasetRow, dataset_id)
-
-
-def get_brief(session: Session, dataset_id: str) -> DatasetRow | None:
-    """By id, without `facts`, which may be long."""
-    return session.get(DatasetRow, dataset_id, options=[defer(DatasetRow.facts)])
 
 
 def delete(session: Session, row: DatasetRow) -> None:

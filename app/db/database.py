@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.contracts.messages import Message
+from app.db.durability import GroupSync, sync_log
 from app.db.turn import FairLock
 
 Dispatch = Callable[[Message], None]
@@ -29,6 +31,7 @@ class Database:
         self._dispatch = dispatch
         # SQLite has one writer. Waiting here, in turn, beats SQLite's sleep-and-retry, which starves the unlucky.
         self._writers = FairLock() if self.is_sqlite else nullcontext()
+        self._make_durable = GroupSync(partial(sync_log, Path(self.engine.url.database or "")))
 
     @property
     def is_sqlite(self) -> bool:
@@ -42,6 +45,8 @@ class Database:
             session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield session
             session.commit()
+        if self.is_sqlite:
+            self._make_durable()
         if self._dispatch is not None:
             for message in session.info.get(_OUTBOX, ()):
                 self._dispatch(message)
@@ -74,7 +79,7 @@ def send_after_commit(session: Session, message: Message) -> None:
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for SQLite or PostgreSQL, set up so that a commit is on disk when it returns."""
+    """An engine for SQLite or PostgreSQL. On SQLite a commit is durable only after `app.db.durability`."""
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True)
     Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +91,7 @@ def make_engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -5,7 +5,7 @@ Every change of state is a guarded UPDATE: it says from where it moves and which
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, CursorResult, String, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -41,6 +41,20 @@ class IngestRow(IngestColumns, Base):
 
 
 Table = TypeVar("Table", bound=IngestRow)
+
+
+class Brief(NamedTuple):
+    """What others need to know of an upload."""
+
+    state: IngestState
+    problem: Failure | None
+    sha256: str
+
+
+def read_brief(session: Session, table: type[Table], id_: str) -> Brief | None:
+    """The upload in brief: a fraction of the cost of the row, whose facts may be long."""
+    row = session.execute(select(table.state, table.problem, table.sha256).where(table.id == id_)).one_or_none()
+    return Brief(IngestState(row.state), row.problem, row.sha256) if row else None
 
 
 def claim(session: Session, table: type[Table], id_: str, lease_s: float) -> Table | None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.contracts.events import Progress
+from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
 from app.contracts.states import MOVES, JobState
 from app.db.base import utc_now
@@ -40,13 +41,42 @@ class JobQuery(PageQuery):
     tag: str | None = Field(None, description="`key` or `key=value`")
 
 
-def add(session: Session, row: JobRow) -> None:
-    """Insert a job with its tags and its first event."""
-    session.add(row)
-    session.add_all(JobTagRow(job_id=row.id, key=key, value=value) for key, value in row.spec.tags.items())
-    session.flush()
-    session.add(JobEventRow(job_id=row.id, seq=1, id=new_id("evt"), type="state", data={"state": row.state}))
-    session.flush()
+def insert_queued(session: Session, spec: JobSpec) -> JobRow:
+    """Insert a new job with its tags and its first event. The row that is returned is no part of the session.
+
+    Plain inserts, not the unit of work: submitting is a hot path.
+    """
+    row = _make_queued(spec)
+    values = {column.key: getattr(row, column.key) for column in JobRow.__mapper__.column_attrs}
+    connection = session.connection()
+    connection.execute(insert(JobRow), values)
+    if tags := [{"job_id": row.id, "key": key, "value": value} for key, value in spec.tags.items()]:
+        connection.execute(insert(JobTagRow), tags)
+    first = {"job_id": row.id, "seq": 1, "id": new_id("evt"), "type": "state", "data": {"state": row.state}}
+    connection.execute(insert(JobEventRow), first)
+    return row
+
+
+def _make_queued(spec: JobSpec) -> JobRow:
+    now = utc_now()
+    return JobRow(
+        id=new_id("job"),
+        state=JobState.QUEUED,
+        revision=1,
+        spec=spec,
+        name=spec.name,
+        priority=spec.priority,
+        model_id=spec.model,
+        calibrate_id=spec.data.calibrate,
+        train_id=spec.data.train,
+        evaluate_id=spec.data.evaluate,
+        created_at=now,
+        queued_at=now,
+        attempt=0,
+        handed_back=0,
+        notes=[],
+        versions={},
+    )
 
 
 def get(session: Session, job_id: str) -> JobRow | None:

@@ -1,7 +1,6 @@
 """What may be done with jobs, and how a job is shown. No SQL and no HTTP here."""
 
 from http import HTTPStatus
-from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -10,39 +9,26 @@ from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison, StepMeasurement, compare
 from app.contracts.messages import Message, Queue, TaskName
 from app.contracts.states import IngestState, JobState
-from app.datasets import repository as datasets
+from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
 from app.db.database import send_after_commit
-from app.db.ids import new_id
-from app.db.ingest import IngestRow
+from app.db.ingest import Brief, read_brief
 from app.errors import Problem, not_found, unprocessable
 from app.jobs import repository
 from app.jobs.schemas import ArtifactSummary, JobProgress, JobSummary, JobView, Reproduce
 from app.jobs.tables import JobRow
-from app.models import repository as models
-
-Row = TypeVar("Row", bound=IngestRow)
+from app.models.tables import ModelRow
 
 
 def submit(session: Session, spec: JobSpec) -> JobRow:
     """Queue a job. It is sent to a worker at once, or when its inputs have been checked."""
-    model = _usable(models.get_brief(session, spec.model), "/model", "model", spec.model)
-    inputs: list[IngestRow] = [model]
+    inputs = [_usable(read_brief(session, ModelRow, spec.model), "/model", "model", spec.model)]
     for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
-        inputs.append(_usable(datasets.get_brief(session, dataset_id), f"/data/{role}", "dataset", dataset_id))
+        brief = read_brief(session, DatasetRow, dataset_id)
+        inputs.append(_usable(brief, f"/data/{role}", "dataset", dataset_id))
     _require_data(spec)
-    row = JobRow(
-        id=new_id("job"),
-        spec=spec,
-        name=spec.name,
-        priority=spec.priority,
-        model_id=spec.model,
-        calibrate_id=spec.data.calibrate,
-        train_id=spec.data.train,
-        evaluate_id=spec.data.evaluate,
-    )
-    repository.add(session, row)
-    if all(row_.state == IngestState.READY for row_ in inputs):
+    row = repository.insert_queued(session, spec)
+    if all(brief.state == IngestState.READY for brief in inputs):
         send_after_commit(session, message_for(row))
     return row
 
@@ -87,10 +73,9 @@ def summarise(session: Session, row: JobRow) -> JobSummary:
 
 def view(session: Session, row: JobRow) -> JobView:
     """The job in full."""
-    model = models.get_brief(session, row.model_id)
-    found = {
-        role: datasets.get_brief(session, id_) for role, id_ in row.spec.data.model_dump(exclude_none=True).items()
-    }
+    model = read_brief(session, ModelRow, row.model_id)
+    ids = row.spec.data.model_dump(exclude_none=True)
+    data = {role: read_brief(session, DatasetRow, id_) for role, id_ in ids.items()}
     return JobView.model_validate({
         **_summary_fields(session, row),
         "spec": row.spec,
@@ -105,7 +90,7 @@ def view(session: Session, row: JobRow) -> JobView:
             seed=row.spec.seed,
             versions=row.versions,
             model_sha256=model.sha256 if model else "",
-            data_sha256={role: dataset.sha256 for role, dataset in found.items() if dataset},
+            data_sha256={role: dataset.sha256 for role, dataset in data.items() if dataset},
         ),
         "engine_s": row.engine_s,
         "notes": row.notes,
@@ -147,13 +132,13 @@ def _comparison(session: Session, job_id: str) -> Comparison:
     return compare(ends.get("original"), steps, ends.get("final"))
 
 
-def _usable(row: Row | None, pointer: str, kind: str, id_: str) -> Row:
-    if row is None:
+def _usable(brief: Brief | None, pointer: str, kind: str, id_: str) -> Brief:
+    if brief is None:
         raise unprocessable(pointer, f"{kind.upper()}_NOT_FOUND", f"There is no {kind} {id_}. Upload it first.")
-    if row.state == IngestState.REJECTED:
-        reason = row.problem.message if row.problem else ""
+    if brief.state == IngestState.REJECTED:
+        reason = brief.problem.message if brief.problem else ""
         raise unprocessable(pointer, f"{kind.upper()}_REJECTED", f"The {kind} {id_} was rejected: {reason}")
-    return row
+    return brief
 
 
 def _require_data(spec: JobSpec) -> None:

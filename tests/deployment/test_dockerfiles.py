@@ -88,11 +88,11 @@ def test_the_server_image_can_run_beat_without_the_worker_extra() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_the_package_holds_the_migrations(tmp_path: Path) -> None:
+def test_the_package_holds_the_migrations() -> None:
     """What `pip install .` copies into an image: found as setuptools finds it."""
     import tomllib
 
-    from setuptools import find_namespace_packages
+    from setuptools import find_namespace_packages  # type: ignore[import-untyped]  # it ships no types
 
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     found: list[Any] = find_namespace_packages(str(ROOT), include=wanted)

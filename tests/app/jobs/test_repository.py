@@ -36,12 +36,10 @@ def make_job(database: Database) -> Callable[..., str]:
     def make(**fields: object) -> str:
         model_id = new_id("mdl")
         spec = JobSpec.model_validate({"model": model_id, "recipe": [{"method": "quantize.float16"}], **fields})
-        row = JobRow(id=new_id("job"), spec=spec, priority=spec.priority, model_id=model_id)
         with database.write() as session:
             session.add(ModelRow(id=model_id, name="n", filename="f", sha256="0", size_bytes=1))
             session.flush()
-            repository.add(session, row)
-        return row.id
+            return repository.insert_queued(session, spec).id
 
     return make
 

@@ -104,6 +104,8 @@ def header(text: str, data: bytes = b"") -> bytes:
         ),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 3), }", bytes(48)), "DATA_BROKEN"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 'a'), }", bytes(48)), "DATA_BROKEN"),
+        (header("{'descr': '<f4', 'fortran_order': (((((((("), "DATA_BROKEN"),
+        (header("(" * 110), "DATA_BROKEN"),
         (header("__import__('os').system('true')", bytes(48)), "DATA_BROKEN"),
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (4,), }", bytes(48)), "DATA_PICKLED"),
         (

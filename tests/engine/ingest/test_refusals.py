@@ -1,5 +1,6 @@
 """Every model that is not let in: its code, what it is about, and that the refusal says what to do."""
 
+import contextlib
 import io
 import pickle
 import struct
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from app.contracts.failure import Failure, FaultKind, SlimlineError
@@ -158,6 +161,11 @@ def set_import(version: int) -> Damage:
     return lambda model: model.opset_import[0].CopyFrom(helper.make_opsetid("", version))
 
 
+def sparse() -> onnx.SparseTensorProto:
+    values = numpy_helper.from_array(np.ones(2, np.float32), "sparse")
+    return helper.make_sparse_tensor(values, numpy_helper.from_array(np.array([0, 3]), "where"), [4])
+
+
 def external(**entries: str) -> Damage:
     def change(model: onnx.ModelProto) -> None:
         tensor = model.graph.initializer[0]
@@ -208,6 +216,8 @@ DAMAGES: list[tuple[str, str | None, Damage]] = [
     ("SHAPE_ABSURD", "added", add_node("Tile", ["x", "s"], {"s": [1 << 20, 1 << 20]})),
     ("SHAPE_ABSURD", "added", add_node("RandomNormal", [], shape=[1 << 20, 1 << 20])),
     ("SHAPE_ABSURD", "x", lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 1 << 40)),
+    ("TENSOR_SPARSE", "sparse", lambda m: m.graph.sparse_initializer.append(sparse())),
+    ("TENSOR_SPARSE", "added", add_node("Constant", [], sparse_value=sparse())),
     ("EXTERNAL_DATA_MISSING", "fc1.weight", external(location="weights.bin")),
     ("EXTERNAL_DATA_UNSAFE", "fc1.weight", external(location="/etc/passwd")),
     ("EXTERNAL_DATA_UNSAFE", "fc1.weight", external(location="../weights.bin")),
@@ -317,6 +327,18 @@ def test_nested_types_do_not_exhaust_the_stack(tmp_path: Path) -> None:
 def field(number: int, content: bytes) -> bytes:
     """A protobuf field of bytes."""
     return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path, make_mlp: Builder, data: st.DataObject) -> None:
+    content = bytearray(make_mlp(features=2, hidden=3, classes=2).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    with contextlib.suppress(SlimlineError):  # any other exception fails the test
+        graph, _ = ingest_model(written(tmp_path, bytes(content)))
+        assert graph.outputs
 
 
 def varint(value: int) -> bytes:

@@ -14,8 +14,9 @@ from worker.engine.data.source import Array, Source
 DEFAULT_NAME = "x"
 _IMAGE_RANK = 4
 _RGB = 3
+_SCORES_RANK = 2
 _EXACT_IN_FLOAT = 2
-"""Integers of up to this many bytes are whole numbers in float32 and float16's range of layers' inputs."""
+"""Bytes of the widest integers that float32 holds exactly."""
 
 
 def stored_name(spec: TensorSpec, specs: Sequence[TensorSpec], source: Source) -> str:
@@ -100,7 +101,7 @@ def cast(spec: TensorSpec, value: Array) -> Array:
 
 def check_labels(outputs: Sequence[TensorSpec], facts: DatasetFacts) -> None:
     """Raises SlimlineError LABELS_OUT_OF_RANGE for a label that no output has a score for."""
-    scores = [spec.shape[1] for spec in outputs if len(spec.shape) == 2 and isinstance(spec.shape[1], int)]  # noqa: PLR2004 - batch, class
+    scores = [spec.shape[-1] for spec in outputs if len(spec.shape) == _SCORES_RANK]
     classes = max((size for size in scores if isinstance(size, int)), default=0)
     if facts.label_max is not None and classes > 1 and facts.label_max >= classes:
         raise SlimlineError(

@@ -16,6 +16,8 @@ from worker.engine.ingest.archive import Archive
 NAME = "x"
 _EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error)
+"""What Pillow's decoders raise on damaged files."""
 _DEEP_MODES = ("I", "F")
 _LARGEST_FILE = 64 << 20
 _MOST_PIXELS = 1 << 26
@@ -50,7 +52,8 @@ class ImageSource:
         height, width = resize or self._decode(self._names[0]).shape[:2]
         self.arrays: Mapping[str, Stored] = {NAME: Stored(np.dtype(np.uint8), (height, width, 3))}
 
-    def read(self, name: str, indices: Array) -> Array:  # noqa: D102 - as Source says
+    def read(self, name: str, indices: Array) -> Array:
+        """Decode those images. Raises SlimlineError IMAGE_SIZES_DIFFER, IMAGE_BROKEN or IMAGE_TOO_LARGE."""
         if name != NAME:
             raise KeyError(name)
         images = [self._decode(self._names[index]) for index in indices]
@@ -59,10 +62,12 @@ class ImageSource:
                 raise self._refusal_of_size(self._names[index], image.shape)
         return np.stack(images)
 
-    def labels(self, indices: Array) -> Labels:  # noqa: D102 - as Source says
+    def labels(self, indices: Array) -> Labels:
+        """The number of each image's folder, in alphabetic order."""
         return self._labels[indices]
 
-    def close(self) -> None:  # noqa: D102 - as Source says
+    def close(self) -> None:
+        """Close the archive."""
         self._archive.close()
 
     def _decode(self, name: str) -> Array:
@@ -78,7 +83,7 @@ class ImageSource:
                 if self._resize:
                     rgb = rgb.resize(self._resize[::-1], self._pillow.Resampling.BILINEAR)
                 return np.asarray(rgb)
-        except (OSError, ValueError, SyntaxError, struct.error, self._pillow.DecompressionBombError) as error:
+        except (*_UNDECODABLE, self._pillow.DecompressionBombError) as error:
             raise _refusal("IMAGE_BROKEN", name, f"cannot be decoded: {error}") from error
 
     def _refusal_of_size(self, name: str, shape: tuple[int, ...]) -> SlimlineError:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import numpy as np
@@ -12,6 +13,8 @@ from worker.engine.data.source import Array
 
 HINT = "numpy.savez_compressed('data.npz', x=..., y=...) writes what is taken: plain numbers, one row per sample"
 _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_NO_HEADER = (ValueError, KeyError, EOFError, SyntaxError, TokenError, MemoryError, RecursionError)
+"""The header is a Python literal; NumPy lets through what the tokenizer and the parser raise on junk."""
 _NUMBERS, _TEXT = "biuf", "US"
 
 
@@ -64,7 +67,7 @@ def refusal(code: str, name: str, what: str, hint: str = HINT) -> SlimlineError:
 def _read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     try:
         shape, fortran, dtype = _READ_HEADER[npy.read_magic(file)](file)
-    except (ValueError, KeyError, EOFError) as error:
+    except _NO_HEADER as error:
         raise refusal("DATA_BROKEN", name, f"is no .npy array: {error}") from error
     if any(size < 0 for size in shape):
         raise refusal("DATA_BROKEN", name, f"has the impossible shape {list(shape)}")

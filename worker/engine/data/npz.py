@@ -31,13 +31,16 @@ class NpzSource:
             raise
 
     @property
-    def has_labels(self) -> bool:  # noqa: D102 - as Source says
+    def has_labels(self) -> bool:
+        """Whether the file has an array `y` or `labels`."""
         return self._labels is not None
 
-    def read(self, name: str, indices: Array) -> Array:  # noqa: D102 - as Source says
+    def read(self, name: str, indices: Array) -> Array:
+        """Rows of one array."""
         return self._files[name].rows(indices)
 
-    def labels(self, indices: Array) -> Labels:  # noqa: D102 - as Source says
+    def labels(self, indices: Array) -> Labels:
+        """Rows of `y` or `labels`; a last axis of 1 is dropped. Raises SlimlineError LABELS_INVALID."""
         if self._labels is None:
             raise KeyError(LABEL_NAMES[0])
         labels = self._labels.rows(indices)
@@ -49,7 +52,8 @@ class NpzSource:
             raise refusal("LABELS_INVALID", self._labels.name, f"holds a negative label at index {where}")
         return labels.astype(np.int64)
 
-    def close(self) -> None:  # noqa: D102 - as Source says
+    def close(self) -> None:
+        """Remove what was unpacked."""
         self._folder.cleanup()
 
     def _sort(self, files: dict[str, NpyFile]) -> None:

@@ -62,6 +62,7 @@ _SLOTS: Mapping[str, tuple[_Slots, ...]] = {
     "DynamicQuantizeLSTM": (_Slots((1, 2), 2, (1,)),),
     "Gather": (_Slots((0,), 1, (0,)),),
 }
+_TABLE_RANK = 2
 _CARRIERS = frozenset({"DequantizeLinear", "QuantizeLinear", "Identity", "Cast", "Transpose"})
 
 
@@ -128,7 +129,7 @@ def _is_weight(node: ir.Node, value: ir.Value) -> bool:
         return False
     if node.op_type != "Gather":
         return True
-    return value.shape is not None and value.shape.rank() == 2 and _int(node, "axis", 0) in (0, -2)  # noqa: PLR2004 - a table
+    return value.shape is not None and value.shape.rank() == _TABLE_RANK and _int(node, "axis", 0) in (0, -_TABLE_RANK)
 
 
 def _axes(node: ir.Node, slots: _Slots, rank: int) -> tuple[int, tuple[int, ...]]:

@@ -25,16 +25,14 @@ def sizes(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(dim for dim in known if isinstance(dim, int))
 
 
-def infer(model: ir.Model, *, fresh: bool = False, strict: bool = False) -> None:
-    """Write inferred types and shapes into `model`; `fresh` forgets those of inner values first.
+def infer(model: ir.Model) -> None:
+    """Write inferred types and shapes into `model`.
 
     Raises SlimlineError SHAPES_CONFLICT where what is declared and what is inferred cannot both be true.
     """
-    if fresh:
-        _forget(model)
     proto = lend_rules(to_skeleton(model))
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise SlimlineError(
             "SHAPES_CONFLICT", f"the shapes in the graph contradict each other: {error}", hint="export the model again"
@@ -60,14 +58,6 @@ def _bound(dim: int | ir.SymbolicDim, bindings: dict[str, int]) -> int | ir.Symb
         return dim.evaluate(bindings)
     except ValueError:  # a name such as `unk__6#2`, which is no expression
         return dim
-
-
-def _forget(model: ir.Model) -> None:
-    for graph in model.graphs():
-        for node in graph:
-            for value in node.outputs:
-                if node.domain == "" and not value.is_graph_output():
-                    value.shape = None
 
 
 def _copy_shapes(source: ir.Graph, target: ir.Graph) -> None:

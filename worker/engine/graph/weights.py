@@ -8,6 +8,9 @@ import onnx_ir as ir
 
 from worker.engine.graph.graph import Array, Graph
 
+_PACKED_ZEROS = 3
+"""Input of MatMulNBits that holds zero points."""
+
 
 @dataclass(frozen=True)
 class WeightCount:
@@ -143,6 +146,3 @@ def _unpack(packed: Array, width: int) -> Array:
     """The numbers of `width` bits in each byte, lowest first, along the last axis."""
     parts = [packed >> shift & ((1 << width) - 1) for shift in range(0, 8, width)]
     return np.stack(parts, -1).reshape(*packed.shape[:-1], -1)
-
-
-_PACKED_ZEROS = 3

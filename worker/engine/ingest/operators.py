@@ -7,8 +7,6 @@ import onnx
 from app.contracts.failure import SlimlineError
 from worker.engine.ingest.structure import label
 
-OLDEST_KEPT = 13
-"""Oldest opset that is worked on as it is where it cannot be converted: per-channel quantization begins here."""
 _DEFAULT = ("", "ai.onnx")
 _CONTRIBUTED = "com.microsoft"
 _CLASSIC = "ai.onnx.ml"

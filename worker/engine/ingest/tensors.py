@@ -42,15 +42,8 @@ _SIZE_ATTRIBUTE = frozenset({"RandomNormal", "RandomUniform"})
 
 
 def check_tensors(model: onnx.ModelProto) -> None:
-    """Raises SlimlineError TENSOR_SIZE_MISMATCH, TENSOR_TYPE_UNSUPPORTED or SHAPE_ABSURD."""
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.WhichOneof("value") not in (None, "tensor_type"):
-            raise SlimlineError(
-                "TENSOR_TYPE_UNSUPPORTED",
-                f"{value.name!r} is a sequence, map or optional, not a tensor",
-                node=value.name,
-                hint="export the model so that each input and output is one tensor",
-            )
+    """Raises SlimlineError TENSOR_SIZE_MISMATCH, TENSOR_TYPE_UNSUPPORTED, TENSOR_SPARSE or SHAPE_ABSURD."""
+    _check_types(model.graph)
     nodes = [*walk(model.graph.node), *(node for function in model.functions for node in walk(function.node))]
     constants: dict[str, TensorProto] = {}
     for tensor in _initializers(model.graph, nodes):
@@ -65,14 +58,29 @@ def check_tensors(model: onnx.ModelProto) -> None:
         _check_generated(node, constants)
 
 
+def _check_types(graph: onnx.GraphProto) -> None:
+    for value in (*graph.input, *graph.output):
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise SlimlineError(
+                "TENSOR_TYPE_UNSUPPORTED",
+                f"{value.name!r} is a sequence, map or optional, not a tensor",
+                node=value.name,
+                hint="export the model so that each input and output is one tensor",
+            )
+
+
 def _initializers(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
     bodies = (body for node in nodes for each in node.attribute for body in (each.g, *each.graphs))
     for each in (graph, *bodies):
+        for sparse in each.sparse_initializer:
+            raise _sparse(sparse.values.name)
         yield from each.initializer
 
 
 def _attribute_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
     for attribute in node.attribute:
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+            raise _sparse(label(node))
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
@@ -127,6 +135,15 @@ def check_inferred(model: ir.Model) -> None:
             sizes = [dim for dim in value.shape or () if isinstance(dim, int)]
             if math.prod(sizes) > MOST_ELEMENTS:
                 raise _absurd(f"value {value.name!r} has the shape {sizes}", value.name)
+
+
+def _sparse(name: str) -> SlimlineError:
+    return SlimlineError(
+        "TENSOR_SPARSE",
+        f"{name!r} is stored as a sparse tensor",
+        node=name,
+        hint="store weights densely; zeros cost little once the file is compressed",
+    )
 
 
 def _absurd(what: str, node: str | None) -> SlimlineError:

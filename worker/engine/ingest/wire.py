@@ -13,7 +13,7 @@ MOST_NESTED = 32
 """Bodies of If, Loop and Scan inside each other; real models have two or three."""
 _MOST_NODES = 1_000_000
 _LARGEST = (1 << 31) - 1
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
 _MODEL_FIELDS: Mapping[int, int] = {1: _VARINT, 5: _VARINT, **dict.fromkeys((2, 3, 4, 6, 7, 8, 14, 20, 25, 26), _BYTES)}
 _IR_VERSION, _GRAPH, _FUNCTION = 1, 7, 25
 _GRAPH_NODE, _FUNCTION_NODE, _NODE_ATTRIBUTE, _ATTRIBUTE_GRAPHS = 1, 7, 5, (6, 11)
@@ -109,7 +109,7 @@ def _fields(data: mmap.mmap, span: Span) -> Iterator[tuple[int, int, Span]]:
         key, at = _varint(data, at, end)
         number, wire = key >> 3, key & 7
         begin = at
-        match wire:
+        match wire:  # varint, 8 bytes, a length and so many bytes, 4 bytes
             case 0:
                 _, at = _varint(data, at, end)
             case 1:
