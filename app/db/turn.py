@@ -2,7 +2,6 @@
 
 import threading
 from collections import deque
-from types import TracebackType
 
 
 class FairLock:
@@ -23,9 +22,7 @@ class FairLock:
             self._line.append(turn)
         turn.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._guard:
             if self._line:
                 self._line.popleft().release()

@@ -8,6 +8,7 @@ from app.artifacts import repository as artifacts
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison, StepMeasurement, compare
 from app.contracts.messages import Message, Queue, TaskName
+from app.contracts.recipe.step import find_missing_data
 from app.contracts.states import IngestState, JobState
 from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
@@ -142,9 +143,6 @@ def _usable(brief: Brief | None, pointer: str, kind: str, id_: str) -> Brief:
 
 
 def _require_data(spec: JobSpec) -> None:
-    given = spec.data.model_dump(exclude_none=True)
-    for position, step in enumerate(spec.recipe):
-        for role in step.card.needs:
-            if role not in given:
-                message = f"{step.method} needs data.{role}: the id of an uploaded dataset."
-                raise unprocessable(f"/recipe/{position}", f"{role.upper()}_DATA_MISSING", message)
+    if missing := find_missing_data(spec.recipe, spec.data.model_dump(exclude_none=True)):
+        hint = f"Give the id of an uploaded dataset as data.{missing.role}."
+        raise unprocessable(f"/recipe/{missing.step}", missing.role.missing_code, f"{missing.message}. {hint}")

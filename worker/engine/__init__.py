@@ -1,10 +1,14 @@
 """The engine: a library that compresses graphs. Its face is `Graph` and `compress`, loaded when first asked for."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.engine.compression import compress
     from worker.engine.graph import Graph
+
+# ONNX Runtime reads this when it is first imported; a library has no business phoning home.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Graph", "compress"]
 

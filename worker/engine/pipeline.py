@@ -90,9 +90,9 @@ def _apply_steps(job: Job, loaded: Loaded, progress: ProgressMeter, emit: Emit) 
     for index in range(done + 1, len(job.recipe)):
         graph, record, path = runner.run(graph, job.recipe[index], index)
         story.add(record)
-        runner.checkpoint(graph, story, index)
         if index < len(job.recipe) - 1:  # the last step's row is the final one
             emit(Measured(role="step", step=index, method=record.method, row=_step_row(job, loaded, graph, path)))
+        runner.checkpoint(graph, story, index)  # after the row: a retry goes on behind it
     return graph, story
 
 

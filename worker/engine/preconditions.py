@@ -4,28 +4,21 @@ from collections.abc import Mapping, Sequence
 
 from app.contracts.failure import SlimlineError
 from app.contracts.recipe import DataRole, Step
+from app.contracts.recipe.step import find_missing_data
 from app.contracts.targets import Targets
 from worker.engine.data import Dataset
 from worker.engine.graph import Graph
 
-_OPTIONS: Mapping[DataRole, str] = {
-    DataRole.CALIBRATE: "CALIBRATION_DATA_MISSING",
-    DataRole.TRAIN: "TRAINING_DATA_MISSING",
-    DataRole.EVALUATE: "EVALUATION_DATA_MISSING",
-}
-
 
 def check_data(recipe: Sequence[Step], datasets: Mapping[DataRole, Dataset], graph: Graph) -> None:
     """Raises SlimlineError for data a step needs and does not have, or that does not fit the model."""
-    for index, step in enumerate(recipe):
-        for role in step.card.needs:
-            if role not in datasets:
-                raise SlimlineError(
-                    _OPTIONS[role],
-                    f"step {index + 1} ({step.method}) needs {role} data, and none was given",
-                    step=index,
-                    hint=f"Give a dataset as data.{role}; a few hundred samples do.",
-                )
+    if missing := find_missing_data(recipe, datasets):
+        raise SlimlineError(
+            missing.role.missing_code,
+            missing.message,
+            step=missing.step,
+            hint=f"Give a dataset as data.{missing.role}; a few hundred samples do.",
+        )
     for dataset in datasets.values():
         dataset.check_for(graph.inputs, graph.outputs)
 

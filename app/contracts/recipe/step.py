@@ -1,7 +1,8 @@
 """What every step of a recipe has: a method's name, which layers it touches, and its card in the catalogue."""
 
+from collections.abc import Collection, Iterable
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +13,11 @@ class DataRole(StrEnum):
     CALIBRATE = "calibrate"
     TRAIN = "train"
     EVALUATE = "evaluate"
+
+    @property
+    def missing_code(self) -> str:
+        """The code of the failure when a step needs data of this role and has none."""
+        return {"calibrate": "CALIBRATION", "train": "TRAINING", "evaluate": "EVALUATION"}[self] + "_DATA_MISSING"
 
 
 class MethodCard(BaseModel):
@@ -39,3 +45,22 @@ class Step(BaseModel):
         (), description="Layer names or globs to work on; empty: all that apply", examples=[["layer1.*"]]
     )
     exclude: tuple[str, ...] = Field((), description="Layer names or globs to leave alone; wins over `include`")
+
+
+class MissingData(NamedTuple):
+    """Data that a step needs and was not given. `step` counts from 0."""
+
+    step: int
+    role: DataRole
+    message: str
+
+
+def find_missing_data(recipe: Iterable[Step], given: Collection[str]) -> MissingData | None:
+    """The first need of `recipe` that the roles in `given` do not meet."""
+    for index, step in enumerate(recipe):
+        for role in step.card.needs:
+            if role not in given:
+                return MissingData(
+                    index, role, f"step {index + 1} ({step.method}) needs {role} data, and none was given"
+                )
+    return None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from app.contracts.failure import FaultKind, SlimlineError
+from app.contracts.failure import SlimlineError
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.files import size_of_weights
 from worker.engine.measure.kernels import KernelCount, count_kernels
@@ -37,17 +37,16 @@ def obstacle_in_weights(layer: Layer) -> str | None:
 
 
 def check_gain(before: Graph, after: Graph) -> KernelCount:
-    """The kernels ONNX Runtime runs. Raises SlimlineError QUANTIZATION_WITHOUT_EFFECT: no byte or no integer kernel."""
+    """The kernels ONNX Runtime runs. Raises SlimlineError QUANTIZATION_WITHOUT_EFFECT when no byte was saved."""
     saved = size_of_weights(before.model) - size_of_weights(after.model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         after.save(path)
         kernels = count_kernels(path)
-    if saved <= 0 or not kernels.integer:
+    if saved <= 0:
         raise SlimlineError(
             "QUANTIZATION_WITHOUT_EFFECT",
-            f"quantization saved {saved} bytes and ONNX Runtime runs {kernels.integer} integer kernels",
-            kind=FaultKind.OURS if saved > 0 else FaultKind.USER,
-            hint="The layers are too small to gain, or their shapes have no integer kernel: exclude them.",
+            f"the quantized weights take {-saved} bytes more than before",
+            hint="The layers are too small to gain: choose larger ones with `include`, or leave the step out.",
         )
     return kernels

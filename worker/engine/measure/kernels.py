@@ -42,10 +42,9 @@ class KernelCount:
 
     def told(self) -> str:
         """The count as a sentence."""
-        return (
-            f"ONNX Runtime runs {self.integer} integer kernels, {self.float} float ones "
-            f"and {self.borders} conversions between them"
-        )
+        kernels = f"ONNX Runtime runs {self.integer} integer kernels, {self.float} float ones"
+        borders = f"and {self.borders} conversions between them"
+        return f"{kernels} {borders}" if self.integer else f"{kernels} {borders}: smaller, but not faster"
 
 
 def count_kernels(model: Path) -> KernelCount:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 2048
+NARROWEST = 2.0**-100
+"""The least bound but 0: bins of subnormal width cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def central_range(histogram: Histogram, percent: float) -> tuple[float, float]:
 
 def _widen(counts: NDArray[np.int64], bound: float, largest: float) -> tuple[NDArray[np.int64], float]:
     if bound == 0.0:
-        return counts, largest
+        return counts, max(largest, NARROWEST) if largest else 0.0
     while bound < largest:
         pairs = counts.reshape(-1, 2).sum(axis=1)
         counts = np.pad(pairs, BINS // 4)
