@@ -1,7 +1,8 @@
 """What every table is built from: the declarative base and portable column types. No table lives here."""
 
+from collections.abc import Hashable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 from sqlalchemy import JSON, DateTime, Dialect, MetaData
@@ -43,14 +44,15 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Contract(TypeDecorator[Any]):
-    """A contract (pydantic model, or any type pydantic can check) held as JSON."""
+    """A contract (pydantic model, or any hashable type that pydantic can check) held as JSON."""
 
     impl = JSON(none_as_null=True)
-    cache_ok = False
+    cache_ok = True  # `kind` tells two of them apart; without this no statement on such a table would be cached
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Hashable) -> None:
         super().__init__()
-        self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        self.kind = kind
+        self._adapter: TypeAdapter[Any] = TypeAdapter(cast("type[Any]", kind))
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002 - the base class names it
         """To plain JSON types."""

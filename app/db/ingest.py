@@ -5,13 +5,13 @@ Every change of state is a guarded UPDATE: it says from where it moves and which
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, CursorResult, String, select, update
+from sqlalchemy import JSON, BigInteger, CursorResult, Select, String, bindparam, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.contracts.failure import Failure
-from app.contracts.job_spec import Tags
 from app.contracts.states import INGEST_MOVES, IngestState
 from app.db.base import Base, Contract, UtcTime, utc_now
 
@@ -22,7 +22,7 @@ class IngestColumns:
     id: Mapped[str] = mapped_column(String(30), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     filename: Mapped[str] = mapped_column(String(255))
-    tags: Mapped[Tags] = mapped_column(Contract(Tags), default=dict)
+    tags: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[IngestState] = mapped_column(String(16), default=IngestState.UPLOADED, index=True)
@@ -53,8 +53,13 @@ class Brief(NamedTuple):
 
 def read_brief(session: Session, table: type[Table], id_: str) -> Brief | None:
     """The upload in brief: a fraction of the cost of the row, whose facts may be long."""
-    row = session.execute(select(table.state, table.problem, table.sha256).where(table.id == id_)).one_or_none()
+    row = session.connection().execute(_select_brief(table), {"id": id_}).one_or_none()
     return Brief(IngestState(row.state), row.problem, row.sha256) if row else None
+
+
+@cache
+def _select_brief(table: type[IngestRow]) -> Select[IngestState, Failure | None, str]:
+    return select(table.state, table.problem, table.sha256).where(table.id == bindparam("id"))
 
 
 def claim(session: Session, table: type[Table], id_: str, lease_s: float) -> Table | None:

@@ -9,8 +9,11 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
+    Integer,
+    Select,
     Update,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -106,13 +109,20 @@ def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
 
 def count_ahead(session: Session, row: JobRow) -> int:
     """How many queued jobs go before this one, counted up to twice `COUNT_MOST`: a long queue must not slow polling."""
-    same = and_(JobRow.priority == row.priority, JobRow.id < row.id)
+    return session.connection().scalar(_COUNT_AHEAD, {"priority": row.priority, "job_id": row.id}) or 0
+
+
+def _count_ahead() -> Select[int]:
+    priority, older = bindparam("priority", type_=Integer), JobRow.id < bindparam("job_id")
     ahead = (
         select(JobRow.id).where(JobRow.state == JobState.QUEUED, goes_first).limit(COUNT_MOST).subquery()
-        for goes_first in (JobRow.priority > row.priority, same)
+        for goes_first in (JobRow.priority > priority, and_(JobRow.priority == priority, older))
     )  # each a range of the index on state, priority, id
     counts = (select(func.count()).select_from(jobs).scalar_subquery() for jobs in ahead)
-    return session.scalar(select(sum(counts, start=literal(0)))) or 0
+    return select(sum(counts, start=literal(0)))
+
+
+_COUNT_AHEAD = _count_ahead()  # building it takes longer than running it
 
 
 def count_by_state(session: Session) -> dict[str, int]:

@@ -69,8 +69,9 @@ class JobWatch:
     async def _tick(self) -> None:
         while self._waiters:
             await asyncio.sleep(TICK_S)
-            seen = await self._look_at({waiter.job_id for waiter in self._waiters})
-            for waiter in self._waiters:
+            waiting = list(self._waiters)  # those who come during the query were not asked for
+            seen = await self._look_at({waiter.job_id for waiter in waiting})
+            for waiter in waiting:
                 now = seen.get(waiter.job_id)
                 if (now is None or waiter.is_enough(now)) and not waiter.woken.done():
                     waiter.woken.set_result(None)

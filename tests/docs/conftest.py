@@ -100,6 +100,8 @@ def follow(checkout: Path, service_url: str, monkeypatch: pytest.MonkeyPatch) ->
     """Does what a page says, in the copy, with the service where the page has localhost:8000."""
     monkeypatch.setenv("SLIMLINE_URL", service_url)
     monkeypatch.setenv("SLIMLINE_DATA", str(checkout / "data"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for each other crawl on a busy machine
+    monkeypatch.setenv("PYTHONPATH", str(checkout))  # as if the copy were the installed checkout
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin")
 
     def run(page: Document) -> None:
@@ -114,7 +116,12 @@ def follow(checkout: Path, service_url: str, monkeypatch: pytest.MonkeyPatch) ->
             elif block.tag == "python":
                 lines.append(f"python {name}")
         done = subprocess.run(
-            ["bash", "-x", "-c", "\n".join(lines)], cwd=checkout, capture_output=True, text=True, timeout=240, check=False
+            ["bash", "-x", "-c", "\n".join(lines)],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
         assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 

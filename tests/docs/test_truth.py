@@ -73,7 +73,9 @@ def test_make_targets_it_names_exist(document: Any) -> None:
 
 def test_few_commands_are_not_run(documents: Any) -> None:
     """What waits for ever, or needs an engine: start, make, compose. Everything else has to be run."""
-    allowed = re.compile(r"make |slimline (up|server|worker|beat)\b|docker |cp |celery |alembic downgrade |# |$|[A-Z_]+=")
+    allowed = re.compile(
+        r"make |slimline (up|migrate|server|worker|beat)\b|docker |cp |celery |alembic downgrade |# |$|[A-Z_]+="
+    )
     for page in documents:
         for block in page.blocks:
             commands = [line for line in block.text.splitlines() if line[:1] not in (" ", "│", "└")]
@@ -82,7 +84,7 @@ def test_few_commands_are_not_run(documents: Any) -> None:
 
 
 def test_the_table_of_changes_is_true() -> None:
-    rows = re.findall(r"^\| I want to .*\|$", read("README.md"), re.MULTILINE)
+    rows = re.findall(r"^\| I want to \w.*\|$", read("README.md"), re.MULTILINE)
     assert len(rows) >= 12
     for row in rows:
         places = re.findall(r"`([\w./-]+)`|\]\(([\w./-]+)\)", row)
@@ -110,7 +112,7 @@ def test_every_move_is_in_the_architecture() -> None:
 
 
 def test_the_picture_is_a_picture() -> None:
-    root = ET.parse(ROOT / "docs/architecture.svg").getroot()  # noqa: S314  our own file
+    root = ET.parse(ROOT / "docs/architecture.svg").getroot()
     assert root.tag.endswith("svg")
     assert root.get("viewBox")
     assert "architecture.svg" in read("docs/architecture.md")
