@@ -182,10 +182,26 @@ def sampled_rss(process: psutil.Process, samples: list[int]) -> Iterator[None]:
         thread.join()
 
 
+def upload_ready(port: int, folder: Path) -> str:
+    """The id of a model that counts as checked, so that jobs on it are sent to the broker; no worker runs here."""
+    from app.db import ingest
+    from app.db.database import Database
+    from app.models.tables import ModelRow
+    from app.settings import Settings
+
+    source = folder / "unchecked.onnx"
+    source.write_bytes(b"\0" * 1000)
+    _, model = upload(port, source)
+    database = Database(Settings(data=folder).database)
+    with database.write() as session:
+        row = ingest.claim(session, ModelRow, model, lease_s=60)
+        expect(row and ingest.finish(session, ModelRow, model, row.attempt, {}), "the model could not be made ready")
+    database.close()
+    return model
+
+
 def measure_requests(port: int, folder: Path) -> list[Figure]:
-    unchecked = folder / "unchecked.onnx"  # no worker runs here: nobody looks inside
-    unchecked.write_bytes(b"\0" * 1000)
-    _, model = upload(port, unchecked)
+    model = upload_ready(port, folder)
     spec = {"model": model, "recipe": [{"method": "prune.magnitude", "amount": 0.5}]}
     _, _, job = call(port, "POST", "/v1/jobs", spec)
     call(port, "POST", f"/v1/jobs/{job['id']}/cancel")  # a settled job: its ETag stays
