@@ -109,7 +109,7 @@ def test_killed_api_comes_back_and_watchers_go_on(own_up: Any, slow: Any) -> Non
 
 def test_a_second_ctrl_c_kills(own_up: Any) -> None:
     own_up.start()
-    find_part(own_up, "--queues").suspend()  # a worker that will not stop when asked
+    find_part(own_up, "cpu,cuda").suspend()  # a worker that will not stop when asked
     family = descendants(own_up)
     own_up.process.send_signal(signal.SIGINT)
     wait_for(lambda: "stopping; once more kills at once" in own_up.log.read_text())

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.context import Context
-from app.contracts.messages import Message, TaskName
+from app.contracts.messages import Message, Queue, TaskName
 from app.settings import Settings
 
 KINDS = ("models", "datasets")
@@ -74,7 +74,7 @@ def test_checking_is_asked_for_after_the_row_is_there(client: httpx.Client, cont
         (message, client.get(f"/v1/{kind}/{message.id}").status_code)
     )
     id_ = upload(client, kind).json()["id"]
-    assert sent == [(Message(task=TASK[kind], id=id_), 200)]
+    assert sent == [(Message(task=TASK[kind], id=id_, queue=Queue.INGEST), 200)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -84,7 +84,10 @@ class ImageSource:
                     rgb = rgb.resize(self._resize[::-1], self._pillow.Resampling.BILINEAR)
                 return np.asarray(rgb)
         except (*_UNDECODABLE, self._pillow.DecompressionBombError) as error:
-            raise _refusal("IMAGE_BROKEN", name, f"cannot be decoded: {error}") from error
+            # Pillow's message would name an object of ours.
+            unknown = isinstance(error, self._pillow.UnidentifiedImageError)
+            reason = "it is in no image format that is known here" if unknown else str(error)
+            raise _refusal("IMAGE_BROKEN", name, f"cannot be decoded: {reason}") from error
 
     def _refusal_of_size(self, name: str, shape: tuple[int, ...]) -> SlimlineError:
         first = self.arrays[NAME].shape

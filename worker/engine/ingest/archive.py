@@ -3,7 +3,7 @@
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -115,10 +115,17 @@ class Archive:
             if str(path) in members:
                 raise _refusal("ARCHIVE_DUPLICATE", str(path), "is in the archive twice")
             members[str(path)] = info
+        self._refuse_declared(members)
         for name in members:
             if any(str(folder) in members for folder in PurePosixPath(name).parents):
                 raise _refusal("ARCHIVE_DUPLICATE", name, "lies in what is also stored as a file")
         return members
+
+    def _refuse_declared(self, members: Mapping[str, zipfile.ZipInfo]) -> None:
+        """What says itself that it is too large need not be unpacked; what lies is found out by `_spend`."""
+        if sum(info.file_size for info in members.values()) > self._budget:
+            name, info = max(members.items(), key=lambda item: item[1].file_size)
+            raise _too_large(name, f"{info.file_size:,} bytes, far more than its packed size can honestly hold")
 
     def _spend(self, count: int, name: str) -> None:
         self._budget -= count
