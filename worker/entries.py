@@ -61,9 +61,9 @@ def ingest_dataset(arguments: dict[str, Any], say: Say) -> None:
 
 def compress(arguments: dict[str, Any], say: Say) -> None:
     """Carry out a `Compression` and leave the artifact as ARTIFACT_FILE."""
-    from worker.engine.job import Job  # noqa: PLC0415 - see above
     from worker.engine.measure.clean import DataFile  # noqa: PLC0415 - see above
     from worker.engine.pipeline import run  # noqa: PLC0415 - see above
+    from worker.engine.stages.job import Job  # noqa: PLC0415 - see above
 
     work = Compression.model_validate(arguments)
     spec, folder = work.spec, Path.cwd()

@@ -12,9 +12,9 @@ from app.contracts.preprocess import Preprocess
 from app.contracts.recipe import DataRole, Step
 from app.contracts.recipe.notation import parse_recipe, validate_recipe
 from app.contracts.targets import Targets
-from worker.engine.job import Job, Result
 from worker.engine.measure.clean import DataFile
 from worker.engine.pipeline import run
+from worker.engine.stages.job import Job, Result
 
 StrPath = str | Path
 

@@ -15,15 +15,15 @@ from app.contracts.targets import judge
 from worker.engine.device import describe_device
 from worker.engine.export.onnx import describe, export_onnx
 from worker.engine.graph import Graph
-from worker.engine.job import Job
-from worker.engine.loading import Loaded, load
 from worker.engine.measure.clean import Answer, Request, Side, measure_cleanly
 from worker.engine.measure.evaluation import evaluate
 from worker.engine.measure.row import static_row
-from worker.engine.progress import ProgressMeter
 from worker.engine.samples import Guess
 from worker.engine.session import open_session, run_session
-from worker.engine.steps import StepRunner, Story, resume
+from worker.engine.stages.job import Job
+from worker.engine.stages.loading import Loaded, load
+from worker.engine.stages.progress import ProgressMeter
+from worker.engine.stages.steps import StepRunner, Story, resume
 from worker.engine.versions import versions
 
 LATENCY_BUDGET_S = 0.6

@@ -11,9 +11,9 @@ import pytest
 
 from app.contracts.recipe import DataRole
 from app.contracts.recipe.notation import parse_recipe
-from worker.engine.job import Job
 from worker.engine.measure.clean import DataFile
 from worker.engine.session import open_session, run_session
+from worker.engine.stages.job import Job
 
 Builder = Callable[..., onnx.ModelProto]
 

@@ -15,11 +15,11 @@ from app.contracts.failure import FaultKind, SlimlineError
 from app.contracts.recipe import DataRole
 from app.contracts.targets import Targets
 from worker.engine.graph import Graph
-from worker.engine.job import Job
 from worker.engine.measure.clean import DataFile
 from worker.engine.methods import find_method
 from worker.engine.pipeline import run
 from worker.engine.session import open_session, run_session
+from worker.engine.stages.job import Job
 
 MakeJob = Callable[..., Job]
 TWO_STEPS = "prune.magnitude:amount=0.3 + quantize.static"

@@ -8,10 +8,10 @@ from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_dynamic import QuantizeDynamic
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
-from worker.engine.integer.dynamic import DynamicRewriter
-from worker.engine.integer.gate import check_gain, obstacle_in_weights, refuse_quantized
-from worker.engine.integer.nodes import attribute
 from worker.engine.methods.method import Method, StepContext, split_layers
+from worker.engine.quantization.dynamic import DynamicRewriter
+from worker.engine.quantization.gate import check_gain, obstacle_in_weights, refuse_quantized
+from worker.engine.quantization.nodes import attribute
 
 _MATRIX = 2
 

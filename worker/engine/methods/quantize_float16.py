@@ -7,11 +7,11 @@ import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_float16 import QuantizeFloat16
-from worker.engine.calibration import find_extremes
 from worker.engine.graph import Graph, Layer
-from worker.engine.half_precision import HALF, LARGEST, HalfRewriter, is_float, obstacle_in_operator
-from worker.engine.integer.gate import refuse_quantized
 from worker.engine.methods.method import Method, StepContext, split_layers
+from worker.engine.quantization.calibration import find_extremes
+from worker.engine.quantization.gate import refuse_quantized
+from worker.engine.quantization.half_precision import HALF, LARGEST, HalfRewriter, is_float, obstacle_in_operator
 from worker.engine.tensors.extremes import Extremes
 from worker.engine.tensors.similarity import sqnr_db
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_static import QuantizeStatic
-from worker.engine.calibration import find_extremes, find_histograms
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
 from worker.engine.graph.passes.fold_batch_norm import fold_batch_norm
-from worker.engine.integer.gate import check_gain, obstacle_in_weights, refuse_quantized
-from worker.engine.integer.nodes import attribute, weight_after
-from worker.engine.integer.placement import CORE, WIDE, Placement, Range, place
 from worker.engine.measure.comparison import compare_outputs
 from worker.engine.measure.kernels import KernelCount
 from worker.engine.methods.method import Method, StepContext, split_layers
+from worker.engine.quantization.calibration import find_extremes, find_histograms
+from worker.engine.quantization.gate import check_gain, obstacle_in_weights, refuse_quantized
+from worker.engine.quantization.nodes import attribute, weight_after
+from worker.engine.quantization.placement import CORE, WIDE, Placement, Range, place
 from worker.engine.samples import Samples
 from worker.engine.tensors.histogram import central_range
 from worker.engine.tensors.similarity import sqnr_db

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.edit import ORT_DOMAIN, Editor
 from worker.engine.graph.layers import trace_weight
-from worker.engine.integer.nodes import attribute
+from worker.engine.quantization.nodes import attribute
 from worker.engine.tensors.affine import IntegerRange, dequantize, quantize, symmetric_scale
 from worker.engine.tensors.similarity import sqnr_db
 

@@ -13,12 +13,12 @@ from worker.engine.data import Dataset, open_dataset
 from worker.engine.device import resolve_device
 from worker.engine.graph import Graph
 from worker.engine.ingest import ingest_model
-from worker.engine.job import Job
 from worker.engine.measure.row import static_row
-from worker.engine.preconditions import check_data, check_targets
-from worker.engine.progress import ProgressMeter
 from worker.engine.samples import Samples, make_up
 from worker.engine.session import Device, open_session
+from worker.engine.stages.job import Job
+from worker.engine.stages.preconditions import check_data, check_targets
+from worker.engine.stages.progress import ProgressMeter
 
 Emit = Callable[[EngineEvent], None]
 

@@ -14,9 +14,9 @@ from worker.engine.data import Dataset
 from worker.engine.graph import Graph
 from worker.engine.methods import find_method
 from worker.engine.methods.method import Record, StepContext
-from worker.engine.progress import ProgressMeter
 from worker.engine.samples import Samples
 from worker.engine.session import Array, Device, open_session, run_session
+from worker.engine.stages.progress import ProgressMeter
 
 _STORY_KEY = "slimline.story"
 """A checkpoint carries what was told of the steps before it, so that a retry loses nothing."""

@@ -1,1 +1,0 @@
-"""Shared by the quantization methods: node patterns that ONNX Runtime runs on integers, and the proof that it does."""
