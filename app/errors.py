@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app.contracts.failure import FaultKind, SlimlineError
+from app.contracts.recipe import METHODS
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -120,28 +121,64 @@ def _on_slimline_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [_field_error(details, error.body) for details in error.errors()]
+    if isinstance(error.body, bytes | str) and not _says_json(request):
+        detail = "The body must be JSON, and must say so: send `content-type: application/json`."
+        return render(request, Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "WRONG_MEDIA_TYPE", detail))
     if any(details["type"] == "json_invalid" for details in error.errors()):
-        return render(request, Problem(HTTPStatus.BAD_REQUEST, "BODY_NOT_JSON", "The body is not JSON.", errors=errors))
-    detail = "; ".join(f"{field.pointer}: {field.message}" for field in errors[:3])
+        return render(request, _not_json())
+    errors = [_field_error(details, error.body) for details in error.errors()]
+    detail = "; ".join(f"{field.pointer or 'the body'}: {field.message}" for field in errors[:3])
     return render(request, Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail, errors=errors))
+
+
+def _says_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower().endswith("json")
+
+
+def _not_json() -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, "BODY_NOT_JSON", "The body cannot be read as JSON in UTF-8.")
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    details = {
-        HTTPStatus.NOT_FOUND: f"There is nothing at {request.url.path[:200]}. /docs lists what there is.",
-        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here.",
-    }
-    detail = details.get(status, str(error.detail))
-    return render(request, Problem(status, status.name, detail, headers=error.headers))
+    match status:
+        case HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that its JSON parser gives up on
+            problem = _not_json()
+        case HTTPStatus.NOT_FOUND:
+            detail = f"There is nothing at {request.url.path[:200]}. /docs lists what there is."
+            problem = Problem(status, status.name, detail)
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            problem = Problem(status, status.name, f"{request.method} is not possible here.", headers=error.headers)
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            problem = Problem(status, "BODY_TOO_LARGE", str(error.detail))
+        case _:
+            problem = Problem(status, status.name, str(error.detail), headers=error.headers)
+    return render(request, problem)
+
+
+# pydantic speaks of Python to someone who wrote JSON.
+_PLAIN: Mapping[str, str] = {
+    "missing": "is required",
+    "extra_forbidden": "there is no such field",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
 
 
 def _field_error(details: Mapping[str, Any], body: Any) -> FieldError:
     place, *path = details["loc"]
     pointer = body_pointer(body, path) if place == "body" else str(path[0] if path else place)
-    return FieldError(pointer=pointer, message=details["msg"].removeprefix("Value error, "), code=details["type"])
+    message = _PLAIN.get(details["type"], details["msg"].removeprefix("Value error, "))
+    match path:
+        case ["recipe", int(), str(method), _] if details["type"] == "extra_forbidden" and method in METHODS:
+            message = f"{method} has no such option; it takes {', '.join(METHODS[method].model_fields)}"
+        case ["recipe"] if details["type"] == "list_type":
+            message = 'must be a list of steps, such as [{"method": "quantize.dynamic"}]'
+    return FieldError(pointer=pointer, message=message, code=details["type"])
 
 
 def body_pointer(body: Any, path: Sequence[int | str]) -> str:

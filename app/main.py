@@ -17,6 +17,7 @@ from app.log import configure
 from app.methods import routes as methods
 from app.models import routes as models
 from app.openapi import describe
+from app.problems import routes as problems
 from app.settings import Settings
 
 _DESCRIPTION = """Upload a trained network, post a job, poll or stream its state, download a smaller, faster file.
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     server = FastAPI(title="Slimline", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
     server.state.context = context
-    for routes in (models, datasets, methods, jobs, artifacts, health):
+    for routes in (models, datasets, methods, jobs, artifacts, problems, health):
         server.include_router(routes.router)
     install_handlers(server)
     server.add_middleware(BodyLimit, max_bytes=context.settings.max_body_bytes, exempt=(models.PATH, datasets.PATH))

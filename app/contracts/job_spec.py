@@ -11,7 +11,9 @@ from app.contracts.targets import Targets
 
 Device = Literal["auto", "cpu", "cuda"]
 Task = Literal["classification", "detection", "segmentation", "regression", "none"]
-TagText = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+# Neither NUL, which PostgreSQL cannot hold, nor escapes that would reach a terminal.
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+TagText = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=PRINTABLE)]
 Tags = Annotated[dict[TagText, TagText], Field(max_length=16)]
 
 
@@ -52,7 +54,7 @@ class JobSpec(BaseModel):
     limits: Limits = Limits()
     priority: int = Field(5, ge=0, le=9, description="9 goes first")
     seed: int = Field(0, ge=0, lt=2**32)
-    name: str | None = Field(None, max_length=200)
+    name: str | None = Field(None, max_length=200, pattern=PRINTABLE)
     tags: Tags = Field(default_factory=dict)
 
     @model_validator(mode="after")

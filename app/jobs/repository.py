@@ -44,12 +44,13 @@ class JobQuery(PageQuery):
     tag: str | None = Field(None, description="`key` or `key=value`")
 
 
-def insert_queued(session: Session, spec: JobSpec) -> JobRow:
+def insert_queued(session: Session, spec: JobSpec, input_sha256: dict[str, str] | None = None) -> JobRow:
     """Insert a new job with its tags and its first event. The row that is returned is no part of the session.
 
     Plain inserts, not the unit of work: submitting is a hot path.
     """
     row = _make_queued(spec)
+    row.input_sha256 = input_sha256 or {}
     values = {column.key: getattr(row, column.key) for column in JobRow.__mapper__.column_attrs}
     connection = session.connection()
     connection.execute(insert(JobRow), values)

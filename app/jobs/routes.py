@@ -13,7 +13,7 @@ from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison
 from app.contracts.states import JobState
 from app.db.page import DEFAULT_LIMIT, MAX_LIMIT, Page
-from app.errors import documented, not_found
+from app.errors import Problem, documented
 from app.examples import COMPARISON, JOB_SPEC
 from app.jobs import comparison_table, repository, service
 from app.jobs.repository import JobQuery
@@ -175,7 +175,10 @@ def _find_seq(context: Context, job_id: str, event_id: str | None) -> int:
             return 0
         seq = repository.find_event_seq(session, job_id, event_id)
     if seq is None:
-        raise not_found("event", event_id)
+        detail = (
+            f"This job has no event {event_id[:64]!r}. Leave `after` and `Last-Event-ID` out to begin at the first."
+        )
+        raise Problem(HTTPStatus.NOT_FOUND, "EVENT_NOT_FOUND", detail)
     return seq
 
 

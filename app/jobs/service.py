@@ -23,13 +23,14 @@ from app.models.tables import ModelRow
 
 def submit(session: Session, spec: JobSpec) -> JobRow:
     """Queue a job. It is sent to a worker at once, or when its inputs have been checked."""
-    inputs = [_usable(read_brief(session, ModelRow, spec.model), "/model", "model", spec.model)]
+    inputs = {"model": _usable(read_brief(session, ModelRow, spec.model), "/model", "model", spec.model)}
     for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
         brief = read_brief(session, DatasetRow, dataset_id)
-        inputs.append(_usable(brief, f"/data/{role}", "dataset", dataset_id))
+        inputs[role] = _usable(brief, f"/data/{role}", "dataset", dataset_id)
     _require_data(spec)
-    row = repository.insert_queued(session, spec)
-    if all(brief.state == IngestState.READY for brief in inputs):
+    # Kept with the job: a dataset may be deleted, what the job read stays known.
+    row = repository.insert_queued(session, spec, {name: brief.sha256 for name, brief in inputs.items()})
+    if all(brief.state == IngestState.READY for brief in inputs.values()):
         send_after_commit(session, message_for(row))
     return row
 
@@ -74,9 +75,6 @@ def summarise(session: Session, row: JobRow) -> JobSummary:
 
 def view(session: Session, row: JobRow) -> JobView:
     """The job in full."""
-    model = read_brief(session, ModelRow, row.model_id)
-    ids = row.spec.data.model_dump(exclude_none=True)
-    data = {role: read_brief(session, DatasetRow, id_) for role, id_ in ids.items()}
     return JobView.model_validate({
         **_summary_fields(session, row),
         "spec": row.spec,
@@ -90,8 +88,8 @@ def view(session: Session, row: JobRow) -> JobView:
             recipe=row.spec.recipe,
             seed=row.spec.seed,
             versions=row.versions,
-            model_sha256=model.sha256 if model else "",
-            data_sha256={role: dataset.sha256 for role, dataset in data.items() if dataset},
+            model_sha256=row.input_sha256.get("model", ""),
+            data_sha256={role: sha256 for role, sha256 in row.input_sha256.items() if role != "model"},
         ),
         "engine_s": row.engine_s,
         "notes": row.notes,

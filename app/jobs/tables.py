@@ -50,6 +50,7 @@ class JobRow(Base):
     verdict: Mapped[Verdict | None] = mapped_column(Contract(Verdict))
     layers: Mapped[list[LayerRecord] | None] = mapped_column(Contract(list[LayerRecord]))
     notes: Mapped[list[str]] = mapped_column(JSON, default=list)
+    input_sha256: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     engine_s: Mapped[float | None]
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
-from app.contracts.job_spec import Tags
+from app.contracts.job_spec import PRINTABLE, Tags
 from app.errors import unprocessable
 
 # Sent as text that holds JSON.
@@ -15,9 +15,7 @@ JSON_FIELDS = frozenset({"tags", "preprocess"})
 
 MAX_NAME = 200
 
-Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_NAME, pattern=PRINTABLE)]
 
 
 class UploadFields(BaseModel):

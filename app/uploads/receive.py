@@ -33,6 +33,8 @@ BARE = frozenset(
     }
 )
 
+_AS_IT_IS = "identity"
+
 # A line that broke without a word would else hold its temporary file for ever.
 STALL_S = 120.0
 
@@ -56,6 +58,9 @@ async def receive_upload(request: Request, store: BlobStore, max_bytes: int) -> 
 
     `fields` are the query parameters and the form's text fields. Raises a `Problem` for every body that is not taken.
     """
+    encoding = request.headers.get("content-encoding", _AS_IT_IS)
+    if encoding != _AS_IT_IS:
+        raise refusals.encoded(encoding)
     media_type, options = parse_options_header(request.headers.get("content-type"))
     kind = media_type.decode("latin-1")
     if kind != MULTIPART and kind not in BARE:

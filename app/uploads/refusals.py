@@ -26,6 +26,13 @@ def wrong_media_type(media_type: str) -> Problem:
     )
 
 
+def encoded(encoding: str) -> Problem:
+    """415: the digest and the size of what is kept are those of the file, so it must come as it is."""
+    detail = f"A body in the content encoding {encoding[:100]!r} is not taken. Send the file's own bytes."
+    headers = {"Accept-Encoding": "identity"}
+    return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "CONTENT_ENCODED", detail, headers=headers)
+
+
 def too_large(max_bytes: int) -> Problem:
     """413."""
     detail = f"The file is larger than {max_bytes} bytes, the largest that is taken (SLIMLINE_MAX_UPLOAD_BYTES)."

@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("verdict", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("layers", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("notes", sa.JSON(), nullable=False),
+        sa.Column("input_sha256", sa.JSON(), nullable=False),
         sa.Column("versions", sa.JSON(), nullable=False),
         sa.Column("engine_s", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(

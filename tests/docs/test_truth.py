@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.contracts.measurement import Comparison
-from app.contracts.recipe import METHODS
+from app.contracts.recipe import METHODS, DataRole
 from app.contracts.states import INGEST_MOVES, MOVES
 from app.settings import Settings
 
@@ -21,7 +21,7 @@ FOLDERS = "app|worker|tests|docs|migrations|benchmarks|docker"
 NOT_SETTINGS = {"SLIMLINE_URL", "SLIMLINE_SHARED"}
 """Variables of the command and of the tests, not of the service."""
 NOT_CODES = re.compile(r"SLIMLINE_|SC_|CUDA_VISIBLE|ORT_|LC_ALL|LD_LIBRARY|MALLOC_")
-STATUS_CODES = {"NOT_FOUND", "METHOD_NOT_ALLOWED", "REQUEST_ENTITY_TOO_LARGE"}
+STATUS_CODES = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}
 """Problems made of an HTTP status alone; see `app.errors`."""
 
 
@@ -126,12 +126,12 @@ def codes_in_code() -> set[str]:
             found |= set(re.findall(r"\"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"", path.read_text()))
     found |= {f"{kind}_NOT_FOUND" for kind in ("MODEL", "DATASET", "JOB", "ARTIFACT", "METHOD", "EVENT")}
     found |= {f"{kind}_REJECTED" for kind in ("MODEL", "DATASET")}
-    found |= {f"{role}_DATA_MISSING" for role in ("CALIBRATE", "TRAIN", "EVALUATE")}
+    found |= {role.missing_code for role in DataRole}
     return {code for code in found if not NOT_CODES.match(code)} - {"UPLOAD_PROBLEMS"}
 
 
 def test_every_code_has_its_entry_and_no_other() -> None:
-    listed = re.findall(r"^\| `([A-Z0-9_]+)` \|", read("docs/how-to/problems.md"), re.MULTILINE)
+    listed = re.findall(r"^\| `([A-Z0-9_]+)` \|", read("app/problems/catalogue.md"), re.MULTILINE)
     assert len(listed) == len(set(listed))
     assert set(listed) == codes_in_code()
 

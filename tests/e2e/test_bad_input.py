@@ -291,7 +291,7 @@ def test_unknown_id(service: Any, prefix: str) -> None:
 
 REQUESTS: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "no JSON": ("jobs", {"content": b'{"model": '}, 400, "BODY_NOT_JSON"),
-    "body over the limit": ("jobs", {"content": b'"' + bytes(1 << 21)}, 413, "REQUEST_ENTITY_TOO_LARGE"),
+    "body over the limit": ("jobs", {"content": b'"' + bytes(1 << 21)}, 413, "BODY_TOO_LARGE"),
     "empty file": ("models", {"content": b""}, 422, "FILE_EMPTY"),
     "no file": ("models", {"files": {"model": b"x"}}, 422, "FILE_MISSING"),
     "wrong media type": ("datasets", {"json": {}}, 415, "WRONG_MEDIA_TYPE"),

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterable
 from enum import StrEnum
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 
 class DataRole(StrEnum):
@@ -33,6 +33,9 @@ class MethodCard(BaseModel):
     paper: str | None = None
 
 
+LayerGlob = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
 class Step(BaseModel):
     """One step of a recipe. A method's own file in this folder adds its options."""
 
@@ -41,10 +44,10 @@ class Step(BaseModel):
     card: ClassVar[MethodCard]
 
     method: str
-    include: tuple[str, ...] = Field(
+    include: tuple[LayerGlob, ...] = Field(
         (), description="Layer names or globs to work on; empty: all that apply", examples=[["layer1.*"]]
     )
-    exclude: tuple[str, ...] = Field((), description="Layer names or globs to leave alone; wins over `include`")
+    exclude: tuple[LayerGlob, ...] = Field((), description="Layer names or globs to leave alone; wins over `include`")
 
 
 class MissingData(NamedTuple):

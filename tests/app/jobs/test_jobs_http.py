@@ -89,6 +89,9 @@ def test_a_job_is_accepted_with_its_place(post: Callable[..., httpx.Response], c
         ({"data": {"evaluate": "dst_" + "0" * 26}}, "DATASET_NOT_FOUND", "/data/evaluate"),
         ({"limits": {"run_s": -1}}, "INVALID_REQUEST", "/limits/run_s"),
         ({"surprise": 1}, "INVALID_REQUEST", "/surprise"),
+        ({"name": "a\0b"}, "INVALID_REQUEST", "/name"),
+        ({"tags": {"team": "a\x1b[2J"}}, "INVALID_REQUEST", "/tags/team"),
+        ({"recipe": [{**PRUNE, "include": ["x" * 501]}]}, "INVALID_REQUEST", "/recipe/0/include/0"),
     ],
 )
 def test_a_bad_field_is_pointed_at(
@@ -109,9 +112,12 @@ def test_a_rejected_model_is_refused_with_its_reason(client: httpx.Client, make_
 def test_what_is_not_json_or_too_long_is_refused(client: httpx.Client) -> None:
     headers = {"content-type": "application/json"}
     problem(client.post("/v1/jobs", content=b"{", headers=headers), 400, "BODY_NOT_JSON")
-    problem(client.post("/v1/jobs", content=b" " * 2**21, headers=headers), 413, "REQUEST_ENTITY_TOO_LARGE")
+    for text in (b"\xff", b"[" * 200_000):
+        problem(client.post("/v1/jobs", content=text, headers=headers), 400, "BODY_NOT_JSON")
+    problem(client.post("/v1/jobs", content=b"{}"), 415, "WRONG_MEDIA_TYPE")
+    problem(client.post("/v1/jobs", content=b" " * 2**21, headers=headers), 413, "BODY_TOO_LARGE")
     chunks = (b" " * 2**16 for _ in range(40))
-    problem(client.post("/v1/jobs", content=chunks, headers=headers), 413, "REQUEST_ENTITY_TOO_LARGE")
+    problem(client.post("/v1/jobs", content=chunks, headers=headers), 413, "BODY_TOO_LARGE")
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/comparison", "/layers"])
@@ -128,6 +134,17 @@ def test_lists_are_paged(post: Callable[..., httpx.Response], client: httpx.Clie
     assert [row["id"] for row in first["data"] + rest["data"]] == made[::-1]
     assert (rest["has_more"], rest["next"]) == (False, None)
     problem(client.get("/v1/jobs", params={"limit": 201}), 422, "INVALID_REQUEST")
+
+
+def test_what_a_job_read_stays_known_when_its_data_is_deleted(
+    post: Callable[..., httpx.Response], client: httpx.Client, make_dataset: Callable[..., str]
+) -> None:
+    dataset = make_dataset()
+    own = post(data={"evaluate": dataset}).headers["location"]
+    problem(client.delete(f"/v1/datasets/{dataset}"), 409, "DATASET_IN_USE")
+    client.post(f"{own}/cancel")
+    assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
+    assert client.get(own).json()["reproduce"]["data_sha256"] == {"evaluate": "1" * 64}
 
 
 def test_an_unchanged_job_is_304_until_it_changes(

@@ -106,6 +106,7 @@ def test_a_form_padded_behind_its_end_is_413(upload_url: str, blobs: Path) -> No
     [
         ({"json": {"upload": "upl_1"}}, 415, "WRONG_MEDIA_TYPE", None),
         ({"content": b"x", "headers": {"content-type": "image/png"}}, 415, "WRONG_MEDIA_TYPE", None),
+        ({"content": b"x", "headers": {**BARE, "content-encoding": "gzip"}}, 415, "CONTENT_ENCODED", None),
         ({"content": b"", "headers": BARE}, 422, "FILE_EMPTY", "/file"),
         ({"files": {"file": ("f", b"")}}, 422, "FILE_EMPTY", "/file"),
         ({"files": {"model": ("f", b"x")}}, 422, "FILE_MISSING", "/file"),
