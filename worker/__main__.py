@@ -4,7 +4,10 @@ import argparse
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
+
+from celery.platforms import SecurityWarning
 
 from app import log
 from app.contracts.messages import Queue
@@ -27,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _work(settings: Settings, concurrency: int, queues: str) -> int:
+    # As root Celery warns of pickles, which are never taken here: messages are JSON.
+    warnings.simplefilter("ignore", SecurityWarning)
     # Gossip, mingling and events are for talk among workers; ours only look at rows.
     silent = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     make_app(settings).worker_main(

@@ -10,6 +10,7 @@ from app.contracts.recipe import METHODS, Step
 from worker.engine.graph import Graph
 from worker.engine.methods import applicability, find_method, registry
 from worker.engine.methods.method import StepContext
+from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.session import open_session, run_session
 from worker.engine.tensors.similarity import sqnr_db
 
@@ -126,6 +127,19 @@ def test_excluding_everything_is_refused_and_so_is_an_unknown_name(graph: Graph,
     with pytest.raises(SlimlineError) as caught:
         find_method(method).apply(graph, make_step(method, exclude=["*"]), context(method))
     assert caught.value.failure.code.startswith("NOTHING_TO_")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_says_whether_it_takes_and_makes_integers(graph: Graph, context: Context, method: str) -> None:
+    result = apply(graph, make_step(method), context(method))
+    if not find_method(method).makes_integers:
+        refuse_quantized(result, method)
+        return
+    for other in METHODS:
+        if not find_method(other).takes_integers:
+            with pytest.raises(SlimlineError) as caught:
+                find_method(other).apply(result, make_step(other), context(other))
+            assert caught.value.failure.code == "ALREADY_QUANTIZED"
 
 
 @pytest.mark.parametrize("method", METHODS)

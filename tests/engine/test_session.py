@@ -38,8 +38,17 @@ def test_a_model_that_does_not_load_names_its_node(make_mlp: Builder) -> None:
     assert "[ONNXRuntimeError]" not in refusal.value.failure.message
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_floats_are_cast_to_the_precision_of_the_input(make_mlp: Builder, kind: type[np.floating]) -> None:
+    session = open_session(make_mlp().SerializeToString())
+    x = np.random.default_rng(0).standard_normal((2, 16)).astype(kind)
+    np.testing.assert_array_equal(
+        run_session(session, {"x": x})[0], run_session(session, {"x": x.astype(np.float32)})[0]
+    )
+
+
 @pytest.mark.parametrize(
-    "feed", [{}, {"nobody": np.ones(1)}, {"x": np.ones((2, 5), np.float32)}, {"x": np.ones((2, 16))}]
+    "feed", [{}, {"nobody": np.ones(1)}, {"x": np.ones((2, 5), np.float32)}, {"x": np.ones((2, 16), int)}]
 )
 def test_an_input_that_does_not_fit(make_mlp: Builder, feed: dict[str, np.ndarray]) -> None:
     with pytest.raises(SlimlineError) as refusal:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
@@ -20,6 +21,11 @@ ERRORS: tuple[type[Exception], ...] = tuple(
 _LOAD_ERRORS: tuple[type[Exception], ...] = (*ERRORS, UnicodeDecodeError)  # the message quotes bytes of the model
 _RUN_ERRORS: tuple[type[Exception], ...] = (*ERRORS, ValueError)  # ValueError: an input is missing or unknown
 
+_FLOATS: Mapping[str, type[np.floating[Any]]] = {
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
 _ONLY_FATAL = 4
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NODE = re.compile(
@@ -59,12 +65,26 @@ def open_session(
         raise _told("MODEL_DOES_NOT_LOAD", "cannot load the model", error) from error
 
 
+def fit_feed(session: ort.InferenceSession, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """`feed` with floats in the precision that `session` takes: a step may have changed that of the inputs."""
+    wanted = {spec.name: _FLOATS.get(spec.type) for spec in session.get_inputs()}
+    with np.errstate(over="ignore"):
+        return {name: _cast_float(array, wanted.get(name)) for name, array in feed.items()}
+
+
 def run_session(session: ort.InferenceSession, feed: Mapping[str, Array]) -> list[Array]:
-    """Every output, in order. Raises SlimlineError MODEL_DOES_NOT_RUN, with the node where there is one."""
+    """Every output, in order; see `fit_feed`.
+
+    Raises SlimlineError MODEL_DOES_NOT_RUN, with the node where there is one.
+    """
     try:
-        return list(session.run(None, dict(feed)))
+        return list(session.run(None, fit_feed(session, feed)))
     except _RUN_ERRORS as error:
         raise _told("MODEL_DOES_NOT_RUN", "cannot run the model on this input", error) from error
+
+
+def _cast_float(array: Array, wanted: type[np.floating[Any]] | None) -> Array:
+    return array.astype(wanted, copy=False) if wanted and array.dtype.kind == "f" else array
 
 
 def _options(threads: int | None, *, optimize: bool) -> ort.SessionOptions:

@@ -124,6 +124,13 @@ def test_select_refuses_a_pattern_that_matches_nothing(make_cnn: Builder) -> Non
     assert "conv1" in refusal.value.failure.hint
 
 
+def test_an_endless_pattern_is_not_echoed(make_cnn: Builder) -> None:
+    with pytest.raises(SlimlineError) as refusal:
+        Graph.from_proto(make_cnn()).select(["begin" + "x" * 900_000 + "end"])
+    assert len(refusal.value.failure.message) < 120
+    assert "'begin" in refusal.value.failure.message
+
+
 def test_a_name_with_brackets_is_taken_as_it_is(make_mlp: Builder) -> None:
     model = make_mlp()
     model.graph.node[0].name = "fc[0]"

@@ -62,7 +62,7 @@ def test_biases_of_different_layers_are_separated(bias: np.ndarray) -> None:
     model = model_of(nodes, {"a.w": square(0), "b_.w": square(1), "c.w": square(2), "b": bias}, outputs=("c.y",))
     graph = Graph.from_proto(model)
     before = outputs_of(graph.proto())
-    assert unshare(graph) == ["2 parameters stored once because they were equal are separate again"]
+    assert unshare(graph) == ["separated 2 parameters stored once for being equal"]
     assert [node.inputs[2].name for node in graph.nodes()] == ["b", "b.b_", "b.c"]
     assert json.loads(graph.model.graph.metadata_props[MANIFEST]) == {"b.b_": "b", "b.c": "b"}
     assert_same(before, outputs_of(graph.proto()))

@@ -70,6 +70,23 @@ def test_labels_of_another_shape_are_refused(meter: Top1 | MeanIoU | R2) -> None
     assert caught.value.failure.code == "LABELS_DO_NOT_FIT"
 
 
+@pytest.mark.parametrize(
+    ("meter", "outputs", "labels", "told"),
+    [
+        (MeanIoU(), (2, 3), (2,), "label maps [N, ...] and a first output [N, C, ...]; the labels are [N]"),
+        (Top1(), (2, 3), (2, 5, 5), "labels [N] and an output [N, C]; the labels are [N, 5, 5]"),
+        (Top1(), (2, 3, 5, 5), (2, 5, 5), "the outputs [N, 3, 5, 5]"),
+    ],
+)
+def test_labels_of_another_task_are_refused(
+    meter: Top1 | MeanIoU, outputs: tuple[int, ...], labels: tuple[int, ...], told: str
+) -> None:
+    with pytest.raises(SlimlineError) as caught:
+        meter.update([np.zeros(outputs)], np.zeros(labels, int))
+    assert caught.value.failure.code == "LABELS_DO_NOT_FIT"
+    assert told in caught.value.failure.message
+
+
 def test_the_task_labels_are_for() -> None:
     assert infer_task(None) == "none"
     assert infer_task(np.zeros(3, int)) == "classification"

@@ -54,4 +54,22 @@ def test_what_is_quantized_is_refused(make_mlp: Builder, apply_step: Apply) -> N
     quantized = apply_step(make_mlp(), "quantize.dynamic").after.proto()
     with pytest.raises(SlimlineError) as caught:
         apply_step(quantized, "prune.magnitude:amount=0.5")
-    assert caught.value.failure.code == "NOTHING_TO_PRUNE"
+    failure = caught.value.failure
+    assert failure.code == "NOTHING_TO_PRUNE"
+    told = "works on none of the 2 chosen layers; the reason: its weights are quantized already: prune first"
+    assert failure.message == f"prune.magnitude {told}"
+
+
+def test_leaving_out_every_layer_is_told_as_that(make_cnn: Builder, apply_step: Apply) -> None:
+    with pytest.raises(SlimlineError) as caught:
+        apply_step(make_cnn(), 'prune.magnitude:amount=0.5,exclude=["*"]')
+    assert "`include` and `exclude` leave out every layer" in caught.value.failure.message
+
+
+def test_what_is_quantized_in_part_is_told(make_cnn: Builder, apply_step: Apply) -> None:
+    quantized = apply_step(make_cnn(), "quantize.dynamic").after.proto()
+    applied = apply_step(quantized, "prune.magnitude:amount=0.5")
+    assert list(applied.reasons().values()) == ["its weights are quantized already: prune first"]
+    assert any(
+        "1 of 4 layers left alone; the reason: its weights are quantized" in note for note in applied.record.notes
+    )

@@ -59,7 +59,7 @@ def test_a_mask_beyond_the_range_stays_float32(apply_step: Apply) -> None:
     applied = apply_step(make_chain(*mask, mask=lowest), "quantize.float16")
     assert applied.after.array("mask").dtype == np.float32
     assert noise(applied) > 50
-    assert any("stay float32" in note for note in applied.record.notes)
+    assert any("kept in float32" in note for note in applied.record.notes)
 
 
 def test_values_that_grow_beyond_the_range_stay_float32(apply_step: Apply) -> None:

@@ -99,6 +99,20 @@ def test_names_outputs_and_metadata_survive(make_cnn: Builder, apply_step: Apply
     assert {"conv1", "fc"} <= {node.name for node in graph.nodes()}
 
 
+def test_float16_weights_are_refused_with_the_reason(make_cnn: Builder, apply_step: Apply) -> None:
+    half = apply_step(make_cnn(), "quantize.float16").after.proto()
+    with pytest.raises(SlimlineError) as caught:
+        apply_step(half, "quantize.static")
+    assert caught.value.failure.code == "NOTHING_TO_QUANTIZE"
+    assert "its weights are float16: quantize the float32 model instead" in caught.value.failure.message
+
+
+def test_the_commonest_reason_is_told(make_cnn: Builder, apply_step: Apply) -> None:
+    with pytest.raises(SlimlineError) as caught:
+        apply_step(make_cnn(), "quantize.dynamic:exclude=fc")
+    assert "none of the 3 chosen layers; the reason: dynamic integer convolution" in caught.value.failure.message
+
+
 def test_twice_is_refused(make_cnn: Builder, apply_step: Apply) -> None:
     once = apply_step(make_cnn(), "quantize.static").after.proto()
     with pytest.raises(SlimlineError) as caught:

@@ -41,6 +41,7 @@ def test_a_failure_is_told_without_a_trace(cnn_file: Path, tmp_path: Path) -> No
     done = call("compress", cnn_file, "--recipe", "quantize.static", "-o", tmp_path / "small.onnx")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-3].startswith("CALIBRATION_DATA_MISSING: step 1 (quantize.static) needs calibrate")
+    assert "--calibrate on the command line" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "small.onnx").exists()
 

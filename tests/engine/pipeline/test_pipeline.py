@@ -20,6 +20,7 @@ from worker.engine.methods import find_method
 from worker.engine.pipeline import run
 from worker.engine.session import open_session, run_session
 from worker.engine.stages.job import Job
+from worker.engine.tensors.similarity import sqnr_db
 
 MakeJob = Callable[..., Job]
 TWO_STEPS = "prune.magnitude:amount=0.3 + quantize.static"
@@ -165,6 +166,61 @@ def test_a_refusal_names_its_step(make_job: MakeJob) -> None:
     with pytest.raises(SlimlineError) as caught:
         run(make_job("prune.magnitude:amount=0.3 + quantize.dynamic:include=nothing"), lambda _: None)
     assert (caught.value.failure.code, caught.value.failure.step) == ("LAYER_UNKNOWN", 1)
+
+
+def test_inputs_and_outputs_may_become_float16(make_job: MakeJob, data_file: Path) -> None:
+    """And so may those of a graph that a later step still changes."""
+    job = make_job("quantize.float16:keep_io=false,include=conv1 + quantize.static:exclude=conv1")
+    finished, events = run_and_listen(job)
+    graph = Graph.load(job.output)
+    assert [spec.dtype for spec in graph.inputs] == ["float16"]
+    x = np.load(data_file)["x"]
+    expected = run_session(open_session(job.model), {"x": x})[0]
+    got = run_session(open_session(job.output), {"x": x.astype(np.float16)})[0]
+    final = of_kind(events, Measured)[-1].row
+    assert final.fidelity.sqnr_db == pytest.approx(sqnr_db(expected, got), abs=0.1)
+    assert final.fidelity.sqnr_db > 25
+    assert [record.bits for record in finished.layers if record.done] == [16, 8, 8, 8]
+
+
+def test_a_model_of_float16_alone(make_job: MakeJob) -> None:
+    job = make_job("quantize.float16:keep_io=false")
+    _, events = run_and_listen(job)
+    graph = Graph.load(job.output)
+    assert [spec.dtype for spec in (*graph.inputs, *graph.outputs)] == ["float16", "float16"]
+    final = of_kind(events, Measured)[-1].row
+    assert final.fidelity.sqnr_db > 50
+    assert final.accuracy.metric == "top1"
+    assert final.latency_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("task", "label_shape", "told"),
+    [("segmentation", (64,), "needs label maps [N, ...]"), ("classification", (64, 8, 8), "needs labels [N]")],
+)
+def test_labels_of_another_task_are_refused_before_any_step(
+    make_job: MakeJob, data_file: Path, task: str, label_shape: tuple[int, ...], told: str
+) -> None:
+    other = data_file.with_name("other.npz")
+    np.savez(other, allow_pickle=False, x=np.load(data_file)["x"], y=np.zeros(label_shape, np.int64))
+    job = make_job("prune.magnitude:amount=0.5", task=task, data={DataRole.EVALUATE: DataFile(path=other)})
+    events: list[EngineEvent] = []
+    with pytest.raises(SlimlineError) as caught:
+        run(job, events.append)
+    assert (caught.value.failure.code, caught.value.failure.kind) == ("LABELS_DO_NOT_FIT", FaultKind.USER)
+    assert told in caught.value.failure.message
+    assert {event.phase for event in of_kind(events, Progress)} == {"load"}
+
+
+@pytest.mark.parametrize("second", ["quantize.dynamic", "quantize.float16"])
+def test_a_second_quantization_is_refused_before_any_work(make_job: MakeJob, second: str) -> None:
+    events: list[EngineEvent] = []
+    with pytest.raises(SlimlineError) as caught:
+        run(make_job(f"quantize.static + prune.magnitude:amount=0.5 + {second}"), events.append)
+    failure = caught.value.failure
+    assert (failure.code, failure.step) == ("ALREADY_QUANTIZED", 2)
+    assert "step 1 (quantize.static) makes integers" in failure.message
+    assert events == [Failed(failure=failure)]
 
 
 def test_a_step_that_breaks_the_graph_is_our_fault(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:

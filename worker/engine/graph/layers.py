@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
+from worker.engine.wording import shortened
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def select_layers(layers: Sequence[Layer], include: Sequence[str], exclude: Sequ
         if not any(_matches(layer.name, pattern) for layer in layers):
             raise SlimlineError(
                 "LAYER_UNKNOWN",
-                f"no layer is called {pattern!r}",
+                f"no layer is called {shortened(pattern)!r}",
                 hint=f"names and globs of layers are taken; this model has {_sample(layers)}",
             )
     return [
@@ -148,5 +149,5 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _sample(layers: Sequence[Layer], shown: int = 8) -> str:
-    names = ", ".join(layer.name for layer in layers[:shown])
+    names = ", ".join(shortened(layer.name) for layer in layers[:shown])
     return f"{names} and {len(layers) - shown} more" if len(layers) > shown else names or "none"

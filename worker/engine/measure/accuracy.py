@@ -59,7 +59,8 @@ class MeanIoU:
     def update(self, outputs: list[np.ndarray], labels: np.ndarray) -> None:
         """See `AccuracyMeter`; labels [N, ...], the scores are the first output [N, C, ...]."""
         scores = outputs[0]
-        if scores.ndim != labels.ndim + 1 or scores.shape[2:] != labels.shape[1:]:
+        is_map = labels.ndim > 1 and scores.ndim == labels.ndim + 1
+        if not is_map or scores.shape[2:] != labels.shape[1:]:
             raise _mismatch("segmentation", "label maps [N, ...] and a first output [N, C, ...]", outputs, labels)
         classes = scores.shape[1]
         _check_range(labels[labels != IGNORED_LABEL], classes)
@@ -131,9 +132,14 @@ def _check_range(labels: np.ndarray, classes: int) -> None:
 
 
 def _mismatch(task: str, wanted: str, outputs: list[np.ndarray], labels: np.ndarray) -> SlimlineError:
-    shapes = ", ".join(str(list(output.shape)) for output in outputs)
+    shapes = ", ".join(_told(output) for output in outputs)
     return SlimlineError(
         "LABELS_DO_NOT_FIT",
-        f"{task} needs {wanted}; the labels are {list(labels.shape)}, the outputs {shapes}",
+        f"{task} needs {wanted}; the labels are {_told(labels)}, the outputs {shapes}",
         hint="Choose the task that fits the model, or evaluation data with other labels.",
     )
+
+
+def _told(array: np.ndarray) -> str:
+    """Its shape; how many samples came is not the point."""
+    return f"[{', '.join(['N', *map(str, array.shape[1:])])}]" if array.ndim else "[]"

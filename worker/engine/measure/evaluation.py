@@ -59,6 +59,13 @@ def evaluate(
     return Evaluation(accuracies[0], accuracies[1], fidelity.result() if fidelity else None, notes)
 
 
+def check_labels(original: ort.InferenceSession, samples: Samples, task: Task | None) -> None:
+    """Measure one sample, as the whole pass will. Raises SlimlineError LABELS_DO_NOT_FIT or LABELS_OUT_OF_RANGE."""
+    batch = next(samples.batches(batch_size=1, limit=1))
+    if batch.labels is not None and (meter := make_meter(task or infer_task(batch.labels))):
+        meter.update(_rows(run_session(original, batch.feed), batch.count), batch.labels)
+
+
 def _rows(outputs: list[np.ndarray], count: int) -> list[np.ndarray]:
     """Without what was repeated to fill a fixed batch."""
     return [output[:count] if output.ndim else output for output in outputs]

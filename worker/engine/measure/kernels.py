@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker.engine.graph import Graph
 from worker.engine.session import open_session
+from worker.engine.wording import counted
 
 INTEGER_KERNELS = frozenset(
     {
@@ -42,8 +43,8 @@ class KernelCount:
 
     def told(self) -> str:
         """The count as a sentence."""
-        kernels = f"ONNX Runtime runs {self.integer} integer kernels, {self.float} float ones"
-        borders = f"and {self.borders} conversions between them"
+        kernels = f"ONNX Runtime runs {counted(self.integer, 'integer kernel')}, {counted(self.float, 'float one')}"
+        borders = f"and {counted(self.borders, 'conversion')} between them"
         return f"{kernels} {borders}" if self.integer else f"{kernels} {borders}: smaller, but not faster"
 
 

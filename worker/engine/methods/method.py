@@ -1,18 +1,22 @@
 """What a method is and what it is given. No method lives here, and nothing here knows one."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from app.contracts.events import LayerRecord
+from app.contracts.failure import SlimlineError
 from app.contracts.recipe import Step
 from worker.engine.data import Dataset
 from worker.engine.graph import Graph, Layer
 from worker.engine.samples import Samples
 from worker.engine.session import Device
+from worker.engine.wording import counted
 
 StepT = TypeVar("StepT", bound=Step)
+LEFT_OUT = "left out by the step"
 
 
 @dataclass
@@ -36,8 +40,36 @@ class Record:
         """Say something about the step as a whole."""
         self.notes.append(text)
 
+    def note_held_back(self) -> None:
+        """Say how many of the chosen layers were left alone, and the commonest reason."""
+        if reasons := self._reasons():
+            share = f"{reasons.total()} of {counted(len(self.layers), 'layer')}"
+            self.note(f"{share} left alone; {_commonest(reasons)}")
+
+    def refusal(self, code: str, hint: str) -> SlimlineError:
+        """The error of a step that found no layer to work on, with the commonest reason of those it chose."""
+        if not self.layers:
+            return SlimlineError(code, f"{self.method} works on layers, and this model has none with constant weights")
+        if reasons := self._reasons():
+            of_chosen = f"none of the {counted(reasons.total(), 'chosen layer')}"
+            return SlimlineError(code, f"{self.method} works on {of_chosen}; {_commonest(reasons)}", hint=hint)
+        return SlimlineError(
+            code,
+            f"{self.method} has nothing to do: `include` and `exclude` leave out every layer",
+            hint="Widen `include`, or take names out of `exclude`.",
+        )
+
+    def _reasons(self) -> Counter[str]:
+        """Why chosen layers were left alone, and how many for each reason."""
+        return Counter(each.reason for each in self.layers if each.reason and each.reason != LEFT_OUT)
+
     def _add(self, layer: Layer, **facts: Any) -> None:
         self.layers.append(LayerRecord(step=self.step, method=self.method, layer=layer.name, op=layer.op, **facts))
+
+
+def _commonest(reasons: Counter[str]) -> str:
+    reason, times = reasons.most_common(1)[0]
+    return f"the reason: {reason}" if times == reasons.total() else f"the reason of {times}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,10 @@ class Method(ABC, Generic[StepT]):
     """A compression method: graph in, graph out. Stateless; its options are the step."""
 
     step_type: ClassVar[type[Step]]
+    takes_integers: ClassVar[bool] = True
+    """Whether it works on a graph that holds integer nodes; where not, it raises ALREADY_QUANTIZED."""
+    makes_integers: ClassVar[bool] = False
+    """Whether its result holds integer nodes."""
 
     @abstractmethod
     def apply(self, graph: Graph, step: StepT, context: StepContext) -> Graph:
@@ -83,7 +119,7 @@ def split_layers(
     chosen = {id(layer.node) for layer in graph.select(step.include, step.exclude)}
     kept = []
     for layer in graph.layers():
-        reason = obstacle(graph, layer) if id(layer.node) in chosen else "left out by the step"
+        reason = obstacle(graph, layer) if id(layer.node) in chosen else LEFT_OUT
         if reason:
             context.record.skipped(layer, reason)
         else:

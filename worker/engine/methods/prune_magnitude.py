@@ -3,7 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 
-from app.contracts.failure import SlimlineError
 from app.contracts.recipe.prune_magnitude import PruneMagnitude
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
@@ -25,11 +24,8 @@ class MagnitudePruning(Method[PruneMagnitude]):
         layers = split_layers(pruned, step, context, self.obstacle)
         weights = {id(weight): weight for layer in layers for weight in layer.weights}
         if not weights:
-            raise SlimlineError(
-                "NOTHING_TO_PRUNE",
-                "no layer of this model has weights that prune.magnitude works on",
-                hint=f"It works on floating-point weights of {', '.join(sorted(OPERATORS))}.",
-            )
+            hint = f"It works on floating-point weights of {', '.join(sorted(OPERATORS))}."
+            raise context.record.refusal("NOTHING_TO_PRUNE", hint)
         before = {key: pruned.array(weight) for key, weight in weights.items()}
         arrays = list(before.values())
         masks = (
@@ -41,17 +37,16 @@ class MagnitudePruning(Method[PruneMagnitude]):
             pruned.set_array(weight, np.where(mask, array.dtype.type(0), array))
         for layer in layers:
             _record(pruned, layer, before, context)
+        context.record.note_held_back()
         context.record.note("zeros make the compressed download smaller; ONNX Runtime does not run them faster")
         return pruned
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """See `Method.obstacle`."""
         del graph
-        if layer.op not in OPERATORS:
-            return f"{layer.op} is not pruned by magnitude"
         if any(weight.dtype not in FLOATS for weight in layer.weights):
-            return "its weights are quantized"
-        return None
+            return "its weights are quantized already: prune first"
+        return None if layer.op in OPERATORS else f"{layer.op} is not pruned by magnitude"
 
 
 def _record(graph: Graph, layer: Layer, before: dict[int, np.ndarray], context: StepContext) -> None:

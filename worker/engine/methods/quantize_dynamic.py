@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_dynamic import QuantizeDynamic
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
@@ -13,6 +12,7 @@ from worker.engine.quantization.dynamic import DynamicRewriter
 from worker.engine.quantization.gate import check_gain, obstacle_in_weights, refuse_quantized
 from worker.engine.quantization.nodes import attribute
 
+_HINT = "It works on MatMul, Gemm and LSTM; for convolutions use quantize.static, or convolutions=true."
 _MATRIX = 2
 
 
@@ -20,6 +20,7 @@ class DynamicQuantization(Method[QuantizeDynamic]):
     """Dynamic quantization, in the main graph and in bodies alike."""
 
     step_type = QuantizeDynamic
+    takes_integers, makes_integers = False, True
 
     def apply(self, graph: Graph, step: QuantizeDynamic, context: StepContext) -> Graph:
         """See `Method.apply`; raises NOTHING_TO_QUANTIZE, ALREADY_QUANTIZED or QUANTIZATION_WITHOUT_EFFECT."""
@@ -27,15 +28,12 @@ class DynamicQuantization(Method[QuantizeDynamic]):
         quantized = graph.clone()
         layers = split_layers(quantized, step, context, lambda _, layer: _obstacle(layer, step.convolutions))
         if not layers:
-            raise SlimlineError(
-                "NOTHING_TO_QUANTIZE",
-                "no chosen layer of this model takes dynamic quantization",
-                hint="It works on MatMul, Gemm and LSTM; for convolutions use quantize.static, or convolutions=true.",
-            )
+            raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         rewriter = DynamicRewriter(quantized, per_channel=step.weights.per_channel)
         for index, layer in enumerate(layers):
             context.progress(index / len(layers), layer.name)
             context.record.done(layer, bits=8, sqnr_db=rewriter.rewrite(layer))
+        context.record.note_held_back()
         context.record.note(check_gain(graph, quantized).told())
         if any(layer.op == "Conv" for layer in layers):
             context.record.note("dynamic integer convolutions run several times slower than float ones on a CPU")

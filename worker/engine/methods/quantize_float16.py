@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_float16 import QuantizeFloat16
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
@@ -14,6 +13,7 @@ from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.quantization.half_precision import HALF, LARGEST, HalfRewriter, is_float, obstacle_in_operator
 from worker.engine.tensors.extremes import Extremes
 from worker.engine.tensors.similarity import sqnr_db
+from worker.engine.wording import counted
 
 _WATCHED_SAMPLES = 32
 _ROOM = 2
@@ -24,6 +24,7 @@ class HalfPrecision(Method[QuantizeFloat16]):
     """Conversion to float16, in the main graph and in bodies alike."""
 
     step_type = QuantizeFloat16
+    takes_integers = False
 
     def apply(self, graph: Graph, step: QuantizeFloat16, context: StepContext) -> Graph:
         """See `Method.apply`; raises NOTHING_TO_CONVERT or ALREADY_QUANTIZED."""
@@ -33,19 +34,17 @@ class HalfPrecision(Method[QuantizeFloat16]):
         islands = _find_islands(half, context)
         layers = split_layers(half, step, context, lambda _, layer: islands.get(layer.node) or _obstacle(layer))
         if not layers:
-            raise SlimlineError(
-                "NOTHING_TO_CONVERT",
-                "no chosen layer of this model can become float16",
-                hint="It works on float32 layers whose values stay within the range of float16.",
-            )
+            hint = "It works on float32 layers whose values stay within the range of float16."
+            raise context.record.refusal("NOTHING_TO_CONVERT", hint)
         before = {id(weight): half.array(weight) for layer in layers for weight in layer.weights}
         left_out = _left_out(half, layers, only_layers=bool(step.include))
         HalfRewriter(half, left_out | islands.keys(), keep_io=step.keep_io).run()
         for layer in layers:
             _record(half, layer, before, context)
+        context.record.note_held_back()
         context.record.note("float16 saves size; a CPU without half arithmetic runs it no faster")
         if islands:
-            context.record.note(f"{len(islands)} nodes stay float32, such as {_told(islands)}")
+            context.record.note(f"kept in float32: {counted(len(islands), 'node')}, such as {_told(islands)}")
         return half
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:

@@ -18,9 +18,12 @@ from worker.engine.quantization.placement import CORE, WIDE, Placement, Range, p
 from worker.engine.samples import Samples
 from worker.engine.tensors.histogram import central_range
 from worker.engine.tensors.similarity import sqnr_db
+from worker.engine.wording import counted
 
 ONE_BIT_DB = 6.0
 """What a bit more is worth. A faster placement may cost no more fidelity than that."""
+_HINT = "It works on Conv, ConvTranspose, Gemm and MatMul outside of bodies; for LSTM use quantize.dynamic."
+_UNBOUNDED = "a tensor it reads or writes holds infinities"
 _JUDGED_SAMPLES = 64
 _MATRIX = 2
 
@@ -29,6 +32,7 @@ class StaticQuantization(Method[QuantizeStatic]):
     """Post-training static quantization (Jacob et al. 2018)."""
 
     step_type = QuantizeStatic
+    takes_integers, makes_integers = False, True
 
     def apply(self, graph: Graph, step: QuantizeStatic, context: StepContext) -> Graph:
         """See `Method.apply`; raises NOTHING_TO_QUANTIZE, ALREADY_QUANTIZED or QUANTIZATION_WITHOUT_EFFECT."""
@@ -38,15 +42,18 @@ class StaticQuantization(Method[QuantizeStatic]):
         folded.infer_shapes()
         layers = split_layers(folded, step, context, self.obstacle)
         if not layers or context.calibration is None:
-            raise _nothing()
+            raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         samples = Samples(folded.inputs, context.calibration)
         ranges, unbounded = _calibrate(folded, samples, step, context)
         left_out = _left_out(folded, layers, unbounded)
         if all(layer.node.name in left_out for layer in layers):
-            raise _nothing()
+            for layer in layers:
+                context.record.skipped(layer, _UNBOUNDED)
+            raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         best = _choose(folded, _candidates(folded, left_out, ranges, step), samples, context)
         for layer in layers:
             _record(layer, folded, best.graph, context)
+        context.record.note_held_back()
         context.record.note(best.kernels.told())
         return best.graph
 
@@ -143,7 +150,8 @@ def _choose(graph: Graph, candidates: list[_Candidate], samples: Samples, contex
     for index, candidate in enumerate(candidates):
         context.progress(0.6 + 0.4 * index / len(candidates), f"measuring: {candidate.what}")
         decibels = compare_outputs(graph, candidate.graph, samples, _JUDGED_SAMPLES)
-        context.record.note(f"quantizing {candidate.what}: {decibels:.1f} dB, {candidate.kernels.borders} conversions")
+        borders = counted(candidate.kernels.borders, "conversion")
+        context.record.note(f"quantizing {candidate.what}: {decibels:.1f} dB, {borders}")
         judged.append((candidate, decibels))
     best = max(decibels for _, decibels in judged)
     near = [candidate for candidate, decibels in judged if decibels >= best - ONE_BIT_DB]
@@ -153,14 +161,6 @@ def _choose(graph: Graph, candidates: list[_Candidate], samples: Samples, contex
 def _record(layer: Layer, before: Graph, after: Graph, context: StepContext) -> None:
     found = weight_after(after, layer.node.name or "")
     if found is None:
-        context.record.skipped(layer, "a tensor it reads or writes holds infinities")
+        context.record.skipped(layer, _UNBOUNDED)
     else:
         context.record.done(layer, bits=8, sqnr_db=sqnr_db(before.array(layer.weight), found))
-
-
-def _nothing() -> SlimlineError:
-    return SlimlineError(
-        "NOTHING_TO_QUANTIZE",
-        "no chosen layer of this model takes static quantization",
-        hint="It works on Conv, ConvTranspose, Gemm and MatMul outside of bodies; for LSTM use quantize.dynamic.",
-    )

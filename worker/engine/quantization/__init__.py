@@ -1,1 +1,1 @@
-"""Shared by the quantization methods: calibration, node patterns that fuse, float16, and the proof of a gain."""
+"""Shared by the quantization methods: calibration, the rewrites of graphs, and what holds before and after."""

@@ -33,7 +33,7 @@ def find_extremes(graph: Graph, samples: Samples, limit: int, progress: Callable
 def find_histograms(
     graph: Graph, samples: Samples, limit: int, progress: Callable[[float], None]
 ) -> dict[str, Histogram]:
-    """The same with the distribution of each tensor."""
+    """The distribution of every float32 tensor of the main graph over at most `limit` samples, by name."""
     found: dict[str, Histogram] = {}
 
     def watch(name: str, values: Array) -> None:
@@ -81,7 +81,7 @@ def _with_all_outputs(graph: Graph) -> tuple[Graph, list[str]]:
                 and isinstance(value.type, ir.TensorType)
                 and value.name
                 and id(value) not in present
-                and (value.uses())
+                and value.uses()
             ):
                 main.outputs.append(value)
     return observed, [value.name or "" for value in main.outputs]

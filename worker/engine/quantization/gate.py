@@ -1,4 +1,4 @@
-"""What holds before and after a graph is quantized: floats before; fewer bytes and integer kernels after."""
+"""What holds before and after a graph is quantized: floats before, fewer bytes after. It counts the kernels too."""
 
 import tempfile
 from pathlib import Path
@@ -29,7 +29,8 @@ def obstacle_in_weights(layer: Layer) -> str | None:
     """Why the weights of `layer` cannot become integers: their type, or someone else who reads them."""
     for weight in layer.weights:
         if weight.dtype != ir.DataType.FLOAT:
-            return f"its weights are {weight.dtype.name.lower() if weight.dtype else 'of unknown type'}, not float"
+            kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
+            return f"its weights are {kind}: quantize the float32 model instead"
         others = {use.node.op_type for use in weight.uses()} - {layer.op, "Transpose", "Identity"}
         if others:
             return f"its weights are read by {', '.join(sorted(others))} too"

@@ -1,4 +1,4 @@
-"""Reads quantized nodes back: an attribute, and the weight a layer really multiplies by."""
+"""Reads nodes: a number among the attributes, and the weight that a quantized layer really multiplies by."""
 
 import numpy as np
 import onnx_ir as ir

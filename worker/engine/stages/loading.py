@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime as ort
+
 from app.contracts.events import EngineEvent, Measured
 from app.contracts.failure import SlimlineError
 from app.contracts.measurement import Measurement
@@ -13,11 +15,12 @@ from worker.engine.data import Dataset, open_dataset
 from worker.engine.device import resolve_device
 from worker.engine.graph import Graph
 from worker.engine.ingest import ingest_model
+from worker.engine.measure.evaluation import check_labels
 from worker.engine.measure.row import static_row
 from worker.engine.samples import Samples, make_up
 from worker.engine.session import Device, open_session
 from worker.engine.stages.job import Job
-from worker.engine.stages.preconditions import check_data, check_targets
+from worker.engine.stages.preconditions import check_data, check_order, check_targets
 from worker.engine.stages.progress import ProgressMeter
 
 Emit = Callable[[EngineEvent], None]
@@ -40,6 +43,7 @@ def load(job: Job, progress: ProgressMeter, emit: Emit, stack: ExitStack) -> Loa
 
     Raises SlimlineError for whatever would make the job fail later.
     """
+    check_order(job.recipe)
     progress.tell("load", 0.0, "reading the model")
     device = resolve_device(job.device)
     ingested = job.workspace / "ingested.onnx"
@@ -51,24 +55,26 @@ def load(job: Job, progress: ProgressMeter, emit: Emit, stack: ExitStack) -> Loa
     }
     check_data(job.recipe, datasets, graph)
     check_targets(job.targets, datasets.get(DataRole.EVALUATE))
-    file = _runnable(job.model, ingested, device)
-    samples = _choose_samples(graph, datasets, file, job.seed, device)
+    file, session = _runnable(job.model, ingested, device)
+    samples = _choose_samples(graph, datasets, session, job.seed)
+    if DataRole.EVALUATE in datasets:
+        check_labels(session, samples, job.task)
     row = static_row(graph, job.model, facts.notes)
     emit(Measured(role="original", row=row))
     return Loaded(graph, file, row, samples, datasets.get(DataRole.CALIBRATE), device)
 
 
-def _runnable(model: Path, ingested: Path, device: Device) -> Path:
+def _runnable(model: Path, ingested: Path, device: Device) -> tuple[Path, ort.InferenceSession]:
     """The file as uploaded where ONNX Runtime takes it, so that the original is truly the user's; else as ingested."""
     try:
-        open_session(model, device=device)
+        return model, open_session(model, device=device)
     except SlimlineError:
-        open_session(ingested, device=device)
-        return ingested
-    return model
+        return ingested, open_session(ingested, device=device)
 
 
-def _choose_samples(graph: Graph, datasets: dict[DataRole, Dataset], file: Path, seed: int, device: Device) -> Samples:
+def _choose_samples(
+    graph: Graph, datasets: dict[DataRole, Dataset], session: ort.InferenceSession, seed: int
+) -> Samples:
     if DataRole.EVALUATE in datasets:
         return Samples(graph.inputs, datasets[DataRole.EVALUATE])
     for role in (DataRole.CALIBRATE, DataRole.TRAIN):
@@ -76,4 +82,4 @@ def _choose_samples(graph: Graph, datasets: dict[DataRole, Dataset], file: Path,
             return Samples(
                 graph.inputs, datasets[role], f"fidelity is on the {role} data: no evaluation data was given"
             )
-    return make_up(graph.inputs, open_session(file, device=device), seed)
+    return make_up(graph.inputs, session, seed)

@@ -1,4 +1,4 @@
-"""What must hold before any work is done: a recipe's needs against the data that was given."""
+"""What must hold before any work is done: the order of a recipe's steps, and their needs against the data given."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +8,23 @@ from app.contracts.recipe.step import find_missing_data
 from app.contracts.targets import Targets
 from worker.engine.data import Dataset
 from worker.engine.graph import Graph
+from worker.engine.methods import find_method
+
+
+def check_order(recipe: Sequence[Step]) -> None:
+    """Raises SlimlineError ALREADY_QUANTIZED for a step that wants floats after one that makes integers of them."""
+    maker: int | None = None
+    for index, step in enumerate(recipe):
+        method = find_method(step.method)
+        if maker is not None and not method.takes_integers:
+            raise SlimlineError(
+                "ALREADY_QUANTIZED",
+                f"step {index + 1} ({step.method}) works on floating-point models, "
+                f"and step {maker + 1} ({recipe[maker].method}) makes integers",
+                step=index,
+                hint="Use one quantization step only.",
+            )
+        maker = index if method.makes_integers else maker
 
 
 def check_data(recipe: Sequence[Step], datasets: Mapping[DataRole, Dataset], graph: Graph) -> None:
@@ -17,7 +34,8 @@ def check_data(recipe: Sequence[Step], datasets: Mapping[DataRole, Dataset], gra
             missing.role.missing_code,
             missing.message,
             step=missing.step,
-            hint=f"Give a dataset as data.{missing.role}; a few hundred samples do.",
+            hint=f"Give it as data.{missing.role} of a job, --{missing.role} on the command line; "
+            "a few hundred samples do.",
         )
     for dataset in datasets.values():
         dataset.check_for(graph.inputs, graph.outputs)

@@ -5,6 +5,7 @@ import onnx_ir as ir
 
 from worker.engine.graph.edit import Editor, drop_dead
 from worker.engine.graph.graph import Graph
+from worker.engine.wording import counted
 
 _BIAS, _BATCH_NORM_INPUTS, _EPSILON = 2, 5, 1e-5
 
@@ -17,7 +18,7 @@ def fold_batch_norm(graph: Graph) -> list[str]:
         if convolution is not None:
             _fold(graph, editor, convolution, node)
             folded += 1
-    return [f"folded {folded} BatchNormalization nodes into convolutions"] if folded else []
+    return [f"folded {counted(folded, 'BatchNormalization node')} into convolutions"] if folded else []
 
 
 def _foldable_into(node: ir.Node) -> ir.Node | None:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from worker.engine.graph.graph import Graph
 from worker.engine.graph.layers import trace_weight
 from worker.engine.graph.passes.normalize import free_names, record_source
+from worker.engine.wording import counted
 
 _LAYERS: Mapping[str, tuple[int, ...]] = {
     "Conv": (1, 2),
@@ -56,7 +57,7 @@ def unshare(graph: Graph) -> list[str]:
             _separate(value, name, uses)
             record_source(graph, name, value.name or "")
             copies += 1
-    return [f"{copies} parameters stored once because they were equal are separate again"] if copies else []
+    return [f"separated {counted(copies, 'parameter')} stored once for being equal"] if copies else []
 
 
 def _separate(value: ir.Value, name: str, uses: list[Use]) -> None:
