@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.contracts.events import LayerRecord, Progress
@@ -19,7 +19,19 @@ class JobRow(Base):
     """A job. `attempt` is the fencing token: every write of a worker names it, and `revision` counts the writes."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_state_priority_id", "state", "priority", "id"),)
+    __table_args__ = (
+        Index("ix_jobs_state_priority_id", "state", "priority", "id"),
+        # Most jobs name few datasets: only those that do pay for an entry.
+        *(
+            Index(
+                f"ix_jobs_{column}",
+                column,
+                sqlite_where=text(f"{column} IS NOT NULL"),
+                postgresql_where=text(f"{column} IS NOT NULL"),
+            )
+            for column in ("calibrate_id", "train_id", "evaluate_id")
+        ),
+    )
 
     id: Mapped[str] = mapped_column(String(30), primary_key=True)
     state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
@@ -28,9 +40,9 @@ class JobRow(Base):
     name: Mapped[str | None] = mapped_column(String(200))
     priority: Mapped[int]
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
-    calibrate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
-    train_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
-    evaluate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"), index=True)
+    calibrate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    train_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    evaluate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
 
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
     queued_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
@@ -40,9 +52,9 @@ class JobRow(Base):
 
     attempt: Mapped[int] = mapped_column(default=0)
     handed_back: Mapped[int] = mapped_column(default=0)
-    lease_until: Mapped[datetime | None] = mapped_column(UtcTime, index=True)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcTime)
     checkpoint_step: Mapped[int | None]
-    checkpoint_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    checkpoint_sha256: Mapped[str | None] = mapped_column(String(64))
 
     device: Mapped[str | None] = mapped_column(String(200))
     progress: Mapped[Progress | None] = mapped_column(Contract(Progress))
@@ -78,7 +90,7 @@ class JobEventRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
-    id: Mapped[str] = mapped_column(String(30), unique=True)
+    id: Mapped[str] = mapped_column(String(30))
     type: Mapped[str] = mapped_column(String(16))
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)

@@ -104,13 +104,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_jobs_calibrate_id"), ["calibrate_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_jobs_checkpoint_sha256"), ["checkpoint_sha256"], unique=False)
-        batch_op.create_index(batch_op.f("ix_jobs_evaluate_id"), ["evaluate_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_jobs_lease_until"), ["lease_until"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_calibrate_id",
+            ["calibrate_id"],
+            unique=False,
+            sqlite_where=sa.text("calibrate_id IS NOT NULL"),
+            postgresql_where=sa.text("calibrate_id IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "ix_jobs_evaluate_id",
+            ["evaluate_id"],
+            unique=False,
+            sqlite_where=sa.text("evaluate_id IS NOT NULL"),
+            postgresql_where=sa.text("evaluate_id IS NOT NULL"),
+        )
         batch_op.create_index(batch_op.f("ix_jobs_model_id"), ["model_id"], unique=False)
         batch_op.create_index("ix_jobs_state_priority_id", ["state", "priority", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_jobs_train_id"), ["train_id"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_train_id",
+            ["train_id"],
+            unique=False,
+            sqlite_where=sa.text("train_id IS NOT NULL"),
+            postgresql_where=sa.text("train_id IS NOT NULL"),
+        )
 
     op.create_table(
         "artifacts",
@@ -138,7 +154,6 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_events_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "seq", name=op.f("pk_job_events")),
-        sa.UniqueConstraint("id", name=op.f("uq_job_events_id")),
     )
     op.create_table(
         "job_tags",
@@ -182,13 +197,23 @@ def downgrade() -> None:
 
     op.drop_table("artifacts")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_jobs_train_id"))
+        batch_op.drop_index(
+            "ix_jobs_train_id",
+            sqlite_where=sa.text("train_id IS NOT NULL"),
+            postgresql_where=sa.text("train_id IS NOT NULL"),
+        )
         batch_op.drop_index("ix_jobs_state_priority_id")
         batch_op.drop_index(batch_op.f("ix_jobs_model_id"))
-        batch_op.drop_index(batch_op.f("ix_jobs_lease_until"))
-        batch_op.drop_index(batch_op.f("ix_jobs_evaluate_id"))
-        batch_op.drop_index(batch_op.f("ix_jobs_checkpoint_sha256"))
-        batch_op.drop_index(batch_op.f("ix_jobs_calibrate_id"))
+        batch_op.drop_index(
+            "ix_jobs_evaluate_id",
+            sqlite_where=sa.text("evaluate_id IS NOT NULL"),
+            postgresql_where=sa.text("evaluate_id IS NOT NULL"),
+        )
+        batch_op.drop_index(
+            "ix_jobs_calibrate_id",
+            sqlite_where=sa.text("calibrate_id IS NOT NULL"),
+            postgresql_where=sa.text("calibrate_id IS NOT NULL"),
+        )
 
     op.drop_table("jobs")
     with op.batch_alter_table("models", schema=None) as batch_op:
