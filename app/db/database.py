@@ -91,7 +91,7 @@ def make_engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    # The log is folded back into the database by whoever's commit fills it, which then waits for the disk: do so rarely.
+    # Whose commit fills the log folds it back into the database and waits for the disk meanwhile: let that be rare.
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "wal_autocheckpoint=8000"):
         connection.execute(f"PRAGMA {pragma}")
 

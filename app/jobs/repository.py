@@ -33,7 +33,7 @@ from app.db.ids import new_id
 from app.db.page import PageQuery, fetch_page
 from app.jobs.tables import JobEventRow, JobRow, JobTagRow, MeasurementRow
 
-COUNT_MOST = 500
+COUNT_MOST = 100
 
 
 class JobQuery(PageQuery):

@@ -39,9 +39,7 @@ def create_job(
 ) -> Response:
     """Queue a job. It may name a model or data that is still being checked; it then waits for them."""
     with context.database.write() as session:
-        row = service.submit(session, spec)
-    with context.database.read() as session:  # not in the transaction: it would make other writers wait
-        view = service.view(session, row)
+        view = service.view(session, service.submit(session, spec))
     return _send(view, {"Location": f"/v1/jobs/{view.id}"}, HTTPStatus.ACCEPTED)
 
 
