@@ -138,7 +138,7 @@ JOBS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "bad option": ({"recipe": [{"method": "prune.magnitude", "amount": 7}]},
                    "INVALID_REQUEST", "less than 1", "/recipe/0/amount"),
     "unknown option": ({"recipe": [{"method": "quantize.dynamic", "bit": 8}]},
-                       "INVALID_REQUEST", "not permitted", "/recipe/0/bit"),
+                       "INVALID_REQUEST", "no such option", "/recipe/0/bit"),
     "unknown model": ({"model": f"mdl_{UNKNOWN_ID}"}, "MODEL_NOT_FOUND", f"mdl_{UNKNOWN_ID}", "/model"),
     "no id": ({"model": "resnet"}, "INVALID_REQUEST", "mdl_", "/model"),
     "unknown dataset": ({"data": {"calibrate": f"dst_{UNKNOWN_ID}"}},
