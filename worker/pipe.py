@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from app.contracts.events import EngineEvent
-from app.contracts.graph_facts import DatasetFacts, ModelFacts
+from app.contracts.facts import DatasetFacts, ModelFacts
 
 MAX_LINE = 16 * 1024**2
 """Bytes of one event. `finished` has a record per layer and step: a thousand layers under ten steps are 3 MB."""

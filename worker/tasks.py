@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar, assert_never
 import structlog
 
 from app.contracts.events import Checkpoint, Finished, Log, Measured, Progress
+from app.contracts.facts import DatasetFacts, ModelFacts
 from app.contracts.failure import Failure
-from app.contracts.graph_facts import DatasetFacts, ModelFacts
 from app.settings import Settings
 from worker import entries
 from worker.child import Order, explain

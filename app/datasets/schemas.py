@@ -4,8 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contracts.facts import TensorSpec
 from app.contracts.failure import Failure
-from app.contracts.graph_facts import TensorSpec
 from app.contracts.preprocess import Preprocess
 from app.contracts.states import IngestState
 from app.db.page import PageQuery

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.contracts.graph_facts import DatasetFacts
+from app.contracts.facts import DatasetFacts
 from app.contracts.preprocess import Preprocess
 from app.db.base import Contract
 from app.db.ingest import IngestRow

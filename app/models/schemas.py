@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contracts.facts import LayerFacts, TensorSpec
 from app.contracts.failure import Failure
-from app.contracts.graph_facts import LayerFacts, TensorSpec
 from app.contracts.states import IngestState
 from app.db.page import PageQuery
 from app.examples import MODEL, MODEL_ID

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from sqlalchemy.orm import Session
 
 from app.artifacts.content import Content
-from app.contracts.graph_facts import ModelFacts
+from app.contracts.facts import ModelFacts
 from app.contracts.messages import Message, Queue, TaskName
 from app.contracts.states import IngestState
 from app.db.database import send_after_commit

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.contracts.graph_facts import ModelFacts
+from app.contracts.facts import ModelFacts
 from app.db.base import Contract
 from app.db.ingest import IngestRow
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.context import Context
-from app.contracts.graph_facts import DatasetFacts, ModelFacts
+from app.contracts.facts import DatasetFacts, ModelFacts
 from app.contracts.states import IngestState
 from app.datasets.tables import DatasetRow
 from app.db.ids import new_id

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from app.contracts.events import ArtifactFile, Checkpoint, Finished, Log, Measured, Progress
+from app.contracts.facts import ModelFacts
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import ModelFacts
 from app.contracts.measurement import Measurement
 from worker.entries import ARTIFACT_FILE, GRAPH_FILE, Compression
 from worker.pipe import Checked, Say

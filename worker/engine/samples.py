@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from pydantic import BaseModel
 
+from app.contracts.facts import TensorSpec
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import TensorSpec
 from worker.engine.data import Batch, Dataset
 from worker.engine.data.fit import to_numpy
 from worker.engine.session import Array, run_session

@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.contracts.facts import DatasetFacts, ModelFacts
 from app.contracts.failure import Failure, FaultKind
-from app.contracts.graph_facts import DatasetFacts, ModelFacts
 from app.contracts.preprocess import Preprocess
 from app.datasets.tables import DatasetRow
 from app.db import ingest

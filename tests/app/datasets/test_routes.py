@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.context import Context
-from app.contracts.graph_facts import DatasetFacts, TensorSpec
+from app.contracts.facts import DatasetFacts, TensorSpec
 from app.contracts.states import JobState
 from app.jobs.tables import JobRow
 

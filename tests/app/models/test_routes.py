@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from app.context import Context
+from app.contracts.facts import LayerFacts, ModelFacts, TensorSpec
 from app.contracts.failure import Failure, FaultKind
-from app.contracts.graph_facts import LayerFacts, ModelFacts, TensorSpec
 from app.contracts.states import IngestState
 
 Make = Callable[..., str]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from app.contracts.facts import TensorSpec
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import TensorSpec
 from app.contracts.preprocess import Preprocess
 from worker.engine.data import check_dataset, open_dataset
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.contracts.facts import TensorSpec
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import TensorSpec
 from app.contracts.preprocess import Preprocess
 from worker.engine.data import check_dataset, open_dataset
 from worker.engine.data.facts import IMAGES_NOTE, UNSCALED_NOTE

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.contracts.graph_facts import Applicability
+from app.contracts.facts import Applicability
 from worker.engine.graph import Graph
 from worker.engine.ingest import ingest_model
 from worker.engine.session import Array, open_session, run_session

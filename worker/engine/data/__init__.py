@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from app.contracts.facts import DatasetFacts
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import DatasetFacts
 from app.contracts.preprocess import Preprocess
 from worker.engine.data.dataset import Batch, Dataset
 from worker.engine.data.facts import check_every_sample

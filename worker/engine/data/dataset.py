@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from app.contracts.graph_facts import DatasetFacts, TensorSpec
+from app.contracts.facts import DatasetFacts, TensorSpec
 from app.contracts.preprocess import Preprocess
 from worker.engine.data import fit
 from worker.engine.data.facts import describe

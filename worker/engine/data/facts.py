@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.contracts.graph_facts import DatasetFacts, TensorSpec
+from app.contracts.facts import DatasetFacts, TensorSpec
 from app.contracts.preprocess import Preprocess
 from worker.engine.data.source import Source, read_finite
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from app.contracts.facts import DatasetFacts, TensorSpec
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import DatasetFacts, TensorSpec
 from app.contracts.preprocess import Preprocess
 from worker.engine.data.preprocess import apply
 from worker.engine.data.source import Array, Source

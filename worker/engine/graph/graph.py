@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from app.contracts.graph_facts import TensorSpec
+from app.contracts.facts import TensorSpec
 from worker.engine.graph import check, files, shapes
 from worker.engine.graph.layers import Layer, find_layers, select_layers
 

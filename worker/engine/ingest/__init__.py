@@ -5,8 +5,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from app.contracts.facts import ModelFacts
 from app.contracts.failure import SlimlineError
-from app.contracts.graph_facts import ModelFacts
 from worker.engine.graph import Graph
 from worker.engine.graph.passes.constants import fold_constants
 from worker.engine.graph.passes.dead import remove_dead

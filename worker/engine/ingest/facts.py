@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from app.contracts.graph_facts import Applicability, LayerFacts, ModelFacts
+from app.contracts.facts import Applicability, LayerFacts, ModelFacts
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.cost import count_weights, macs, macs_per_node
 from worker.engine.graph.shapes import dims

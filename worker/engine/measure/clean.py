@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from app.contracts.facts import TensorSpec
 from app.contracts.failure import Failure, FaultKind, SlimlineError
-from app.contracts.graph_facts import TensorSpec
 from app.contracts.job_spec import Task
 from app.contracts.measurement import Accuracy, Fidelity, Latency
 from app.contracts.preprocess import Preprocess

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from app.contracts.graph_facts import Applicability
+from app.contracts.facts import Applicability
 from app.contracts.recipe import METHODS
 from worker.engine.graph import Graph
 from worker.engine.methods.method import Method
