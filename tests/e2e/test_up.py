@@ -114,5 +114,5 @@ def test_a_second_ctrl_c_kills(own_up: Any) -> None:
     own_up.process.send_signal(signal.SIGINT)
     wait_for(lambda: "stopping; once more kills at once" in own_up.log.read_text())
     assert own_up.stop(signal.SIGINT) == 0
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not psutil.wait_procs(family, timeout=20)[1]
     assert "did not stop within" not in own_up.log.read_text()
