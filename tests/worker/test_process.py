@@ -106,8 +106,8 @@ def test_another_worker_goes_on_where_a_killed_one_was(
     start_worker("checkpoint_and_hang")
     until(lambda: bench.find(job).state == JobState.SUCCEEDED)
     assert bench.find(job).attempt == 2
-    assert psutil.wait_procs(family, timeout=5)[1] == []
-    assert bench.workspaces() == []
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+    until(lambda: bench.workspaces() == [])  # a workspace goes right after the job's end is written
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
