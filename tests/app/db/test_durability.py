@@ -22,11 +22,12 @@ def run_threads(count: int, work: object) -> None:
 def test_waiting_calls_share_one_sync_that_began_after_them() -> None:
     log: list[tuple[str, int]] = []
     calls = iter(range(1000))
+    all_wait = threading.Event()
 
     def sync() -> None:
         number = next(calls)
         log.append(("begin", number))
-        time.sleep(0.01)
+        all_wait.wait()
         log.append(("end", number))
 
     group = GroupSync(sync)
@@ -36,8 +37,15 @@ def test_waiting_calls_share_one_sync_that_began_after_them() -> None:
         group()
         assert any(kind == "end" and number >= begun_before for kind, number in log)
 
-    run_threads(32, call)
-    assert len(log) // 2 <= 4
+    threads = [threading.Thread(target=call) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    while group._asked < len(threads):  # the first sync lasts until every call is in
+        time.sleep(0.001)
+    all_wait.set()
+    for thread in threads:
+        thread.join()
+    assert [number for kind, number in log if kind == "end"] == [0, 1]
 
 
 def test_a_failed_sync_is_told_to_its_caller_and_tried_by_the_others() -> None:
