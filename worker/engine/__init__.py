@@ -1,4 +1,4 @@
-"""The engine: a library that compresses graphs. Its face is `Graph` and `compress`, loaded when first asked for."""
+"""The engine: a library that compresses graphs. Its face, loaded when asked for: `Graph`, `TorchGraph`, `compress`."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from worker.engine.compression import compress
     from worker.engine.graph import Graph
+    from worker.engine.torch_graph import TorchGraph
 
 # ONNX Runtime reads this when it is first imported; a library has no business phoning home.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["Graph", "compress"]
+__all__ = ["Graph", "TorchGraph", "compress"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
             from worker.engine.graph import Graph  # noqa: PLC0415 - loads onnx only when asked for
 
             return Graph
+        case "TorchGraph":
+            from worker.engine.torch_graph import TorchGraph  # noqa: PLC0415 - loads torch only when asked for
+
+            return TorchGraph
         case "compress":
             from worker.engine.compression import compress  # noqa: PLC0415 - loads ONNX Runtime only when asked for
 

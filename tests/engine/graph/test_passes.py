@@ -18,6 +18,7 @@ from worker.engine.graph.passes.constants import fold_constants
 from worker.engine.graph.passes.dead import remove_dead
 from worker.engine.graph.passes.normalize import MANIFEST, normalize
 from worker.engine.graph.passes.opset import raise_opset
+from worker.engine.graph.passes.retie import retie
 from worker.engine.graph.passes.unshare import unshare
 from worker.engine.session import open_session, run_session
 
@@ -99,6 +100,22 @@ def test_scales_and_biases_of_normalization_are_separated() -> None:
     names = [name for node in graph.nodes() for name in [each.name for each in node.inputs[1:]]]
     assert sorted(names) == ["one", "one.norm1", "zero", "zero.norm1"]
     assert_same(before, outputs_of(graph.proto()))
+
+
+def test_what_is_still_equal_is_stored_once_again() -> None:
+    norm = [
+        helper.make_node("LayerNormalization", [f"n{i}", "one", "zero"], [f"n{i + 1}"], f"norm{i}") for i in range(2)
+    ]
+    start = helper.make_node("Identity", ["x"], ["n0"], "start")
+    stored = {"one": np.ones(4, np.float32), "zero": np.zeros(4, np.float32)}
+    graph = Graph.from_proto(model_of([start, *norm], stored, outputs=("n2",)))
+    unshare(graph)
+    graph.set_array("zero.norm1", np.array([0, 0, -0.0, 0], np.float32))
+    before = outputs_of(graph.proto())
+    assert retie(graph) == ["1 parameter stored once again, still equal"]
+    assert sorted(value.name or "" for value in graph.initializers()) == ["one", "zero", "zero.norm1"]
+    assert_same(before, outputs_of(graph.proto()))
+    assert retie(graph) == []
 
 
 def test_one_tensor_in_two_slots_of_one_node_is_two_parameters() -> None:

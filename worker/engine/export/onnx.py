@@ -9,14 +9,16 @@ from app import __version__
 from app.contracts.events import ArtifactFile
 from app.contracts.recipe import Step
 from worker.engine.graph import Graph
+from worker.engine.graph.passes.retie import retie
 
 VERSION_KEY, RECIPE_KEY = "slimline.version", "slimline.recipe"
 _CHUNK = 1 << 20
 
 
 def export_onnx(graph: Graph, recipe: Sequence[Step], path: Path) -> None:
-    """Write `graph` to `path`; its metadata tells the version of Slimline and the recipe."""
+    """Write `graph` to `path`, equal parameters once; its metadata tells the version of Slimline and the recipe."""
     stamped = graph.clone()
+    retie(stamped)
     steps = [step.model_dump(mode="json") for step in recipe]
     stamped.model.metadata_props[VERSION_KEY] = __version__
     stamped.model.metadata_props[RECIPE_KEY] = json.dumps(steps, sort_keys=True, separators=(",", ":"))

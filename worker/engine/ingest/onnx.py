@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
 from worker.engine.graph import files
+from worker.engine.graph.structure import check_structure
 from worker.engine.ingest.archive import Archive
 from worker.engine.ingest.operators import check_operators
 from worker.engine.ingest.signatures import UNKNOWN, ZIP, Signature, recognize, recognize_members
-from worker.engine.ingest.structure import check_structure
 from worker.engine.ingest.tensors import check_tensors
 from worker.engine.ingest.wire import scan
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import onnx
 
 from app.contracts.failure import SlimlineError
-from worker.engine.ingest.structure import label
+from worker.engine.graph.structure import label
 
 _DEFAULT = ("", "ai.onnx")
 _CONTRIBUTED = "com.microsoft"

@@ -8,8 +8,8 @@ import onnx_ir as ir
 from onnx import TensorProto, numpy_helper
 
 from app.contracts.failure import SlimlineError
+from worker.engine.graph.structure import label
 from worker.engine.ingest.operators import walk
-from worker.engine.ingest.structure import label
 
 MOST_ELEMENTS = 1 << 33
 """Elements a tensor of any real network stays below."""

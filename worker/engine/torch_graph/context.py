@@ -1,0 +1,61 @@
+"""`Context`: what a running node may know beyond its inputs: device, mode, weights, and the bounds of the call."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from app.contracts.failure import SlimlineError
+
+MOST_ITERATIONS = 100_000
+"""Bodies of Loop and Scan that one call may run."""
+MOST_BYTES = 1 << 34
+"""Bytes a single tensor made from numbers in the graph may have."""
+
+
+@dataclass
+class Context:
+    """One call of a TorchGraph."""
+
+    device: torch.device
+    is_training: bool
+    weight: Callable[[int], torch.Tensor]
+    """The weight with a number, as its parametrizations give it."""
+    observers: Mapping[str, Mapping[int, Callable[[torch.Tensor], torch.Tensor | None]]] = field(default_factory=dict)
+    iterations: int = 0
+
+    def show(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Let the observers of `name` see a tensor; what one gives back takes its place."""
+        for observer in list(self.observers.get(name, {}).values()):
+            replaced = observer(tensor)
+            tensor = tensor if replaced is None else replaced
+        return tensor
+
+    def count_iteration(self) -> None:
+        """Raises SlimlineError LOOP_ENDLESS beyond MOST_ITERATIONS."""
+        self.iterations += 1
+        check_iterations(self.iterations)
+
+
+def check_iterations(count: int) -> None:
+    """Raises SlimlineError LOOP_ENDLESS for more iterations than one call may run."""
+    if count > MOST_ITERATIONS:
+        raise SlimlineError(
+            "LOOP_ENDLESS",
+            f"loops ran, or ask for, over {MOST_ITERATIONS:,} iterations in one call",
+            hint="give the Loop a trip count or a condition that ends",
+        )
+
+
+def check_size(shape: Sequence[int], dtype: torch.dtype) -> None:
+    """Raises SlimlineError TENSOR_TOO_LARGE where a tensor of `shape` would be absurd. Call it before making one."""
+    if torch.compiler.is_compiling():
+        return
+    size = math.prod(shape) * dtype.itemsize
+    if size > MOST_BYTES:
+        raise SlimlineError(
+            "TENSOR_TOO_LARGE",
+            f"a tensor of shape {list(shape)} would take {size:,} bytes; up to {MOST_BYTES:,} are made",
+            hint="check the shapes that the graph computes",
+        )

@@ -1,0 +1,139 @@
+"""Arithmetic of several tensors, broadcast. Functions of one element are in `elementary`, of bits in `bitwise`."""
+
+import operator as python
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import torch
+
+from worker.engine.torch_graph import host_arithmetic, unsigned
+from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.host_arithmetic import elementwise
+from worker.engine.torch_graph.node import Node
+from worker.engine.torch_graph.table import Run, host_rule, operator
+
+_RINGS: dict[str, Callable[[Any, Any], Any]] = {"Add": python.add, "Sub": python.sub, "Mul": python.mul}
+_INPUTS_BECAME_LIMITS = 11
+
+
+@operator("Add", "Sub", "Mul")
+def ring(node: Node) -> Run:
+    """Whole numbers wrap."""
+    return on_bits(node, _RINGS[node.op])
+
+
+@operator("Div")
+def div(node: Node) -> Run:
+    """Quotients of whole numbers lose their fraction."""
+    dtype = node.input_type(0)
+    if dtype is not None and dtype.is_floating_point():
+        return torch.div
+    return unsigned.instead(node, _divide, unsigned.quotient)
+
+
+@operator("Mod")
+def mod(node: Node) -> Run:
+    """The remainder has the sign of the divisor, or with `fmod` that of the dividend."""
+    run = torch.fmod if node.get("fmod", 0) else torch.remainder
+    return unsigned.instead(node, run, unsigned.remainder)
+
+
+@operator("Pow")
+def pow_(node: Node) -> Run:
+    """The result has the type of the base, whatever the exponent's is."""
+    base, exponent = node.input_type(0), node.constant(1)
+    if base is None or not base.is_floating_point():
+        return _power
+    if isinstance(exponent, int | float):
+        return lambda x, _: x.pow(exponent)
+    return torch.pow if base == node.input_type(1) else _power
+
+
+@operator("Sum", "Max", "Min", "Mean")
+def variadic(node: Node) -> Run:
+    """One after the other, broadcast; a lone input stays as it is."""
+    match node.op:
+        case "Max":
+            return unsigned.ordered(node, lambda *parts: reduce(torch.maximum, parts))
+        case "Min":
+            return unsigned.ordered(node, lambda *parts: reduce(torch.minimum, parts))
+        case "Sum":
+            return lambda *parts: reduce(torch.add, parts)
+        case _:
+            return lambda *parts: reduce(torch.add, parts) / len(parts)
+
+
+@operator("Clip")
+def clip(node: Node) -> Run:
+    """min(high, max(low, x)): `high` wins where they cross. Either may be missing."""
+    if node.version < _INPUTS_BECAME_LIMITS:
+        return _limited(node.get("min"), node.get("max"))
+    low, high = node.constant(1), node.constant(2)
+    if (low is not None) == node.has(1) and (high is not None) == node.has(2):
+        return _limited(low, high)
+    return unsigned.ordered(node, lambda x, low=None, high=None: x.clamp(low, high))
+
+
+@host_rule("Add", "Sub", "Mul")
+def ring_host(node: Node) -> Run:
+    """Python's integers do not wrap: one too large is refused when it becomes a tensor."""
+    return elementwise(_RINGS[node.op])
+
+
+@host_rule("Div")
+def div_host(_: Node) -> Run:
+    """Toward zero."""
+    return elementwise(host_arithmetic.divide)
+
+
+@host_rule("Mod")
+def mod_host(node: Node) -> Run:
+    """As for tensors."""
+    fmod = node.get("fmod", 0)
+    return elementwise(host_arithmetic.truncated_remainder if fmod else host_arithmetic.floored_remainder)
+
+
+@host_rule("Neg", "Abs")
+def signs_host(node: Node) -> Run:
+    """-x and |x|."""
+    return elementwise(python.neg if node.op == "Neg" else abs)
+
+
+@host_rule("Sum", "Max", "Min")
+def variadic_host(node: Node) -> Run:
+    """Of any number of inputs."""
+    functions: dict[str, Callable[..., Any]] = {
+        "Sum": lambda *x: sum(x),
+        "Max": host_arithmetic.largest,
+        "Min": host_arithmetic.smallest,
+    }
+    return elementwise(functions[node.op])
+
+
+def _limited(low: float | None, high: float | None) -> Run:
+    if low is None and high is None:
+        return lambda x, *_: x
+    return lambda x, *_: x.clamp(low, high)
+
+
+def _divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if a.dtype.is_floating_point:
+        return torch.div(a, b)
+    # The smallest number by -1 overflows, which ends the process on x86. There are no negative uint8.
+    if a.dtype is torch.uint8:
+        return torch.div(a, b, rounding_mode="trunc")
+    is_minus = b == -1
+    return torch.where(is_minus, -a, torch.div(a, torch.where(is_minus, 1, b), rounding_mode="trunc"))
+
+
+def _power(base: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """In the wider of two types. A whole number and a fraction meet in float64, as in NumPy."""
+    match base.dtype.is_floating_point, exponent.dtype.is_floating_point:
+        case False, False:
+            wide = torch.int64
+        case True, True:
+            wide = torch.promote_types(base.dtype, exponent.dtype)
+        case _:
+            wide = torch.float64
+    return torch.pow(base.to(wide), exponent.to(wide)).to(base.dtype)
