@@ -16,6 +16,7 @@ from worker.engine.methods import find_method
 from worker.engine.methods.method import Record, StepContext
 from worker.engine.samples import Samples
 from worker.engine.session import Array, Device, open_session, run_session
+from worker.engine.stages.agreement import find_disagreement
 from worker.engine.stages.progress import ProgressMeter
 
 _STORY_KEY = "slimline.story"
@@ -86,7 +87,9 @@ class StepRunner:
             graph.check()
             graph.save(path)
             # As it is written, not as ONNX Runtime fuses it: a failure names a node of this graph.
-            outputs = run_session(open_session(path, device=self.device, optimize=False), self.samples.first())
+            feed = self.samples.first()
+            outputs = run_session(open_session(path, device=self.device, optimize=False), feed)
+            disagreement = find_disagreement(graph, feed, outputs)
         except SlimlineError as error:
             raise _broken(step, error.failure.message, error.failure.node) from error
         names = [spec.name for spec in graph.outputs]
@@ -96,6 +99,9 @@ class StepRunner:
                 raise _broken(step, f"output {name!r} became {told}", name)
             if np.isfinite(expected.astype(np.float32)).all() and not np.isfinite(output.astype(np.float32)).all():
                 raise _broken(step, f"output {name!r} holds NaN or infinity where the original does not", name)
+        if disagreement is not None:
+            name, told = disagreement
+            raise _broken(step, f"ONNX Runtime and torch differ on output {name!r}: {told}", name)
 
 
 def _is_comparable(output: Array, expected: Array) -> bool:

@@ -56,15 +56,19 @@ def dynamic_quantize_mat_mul(_: Node) -> Run:
     def run(
         a: torch.Tensor, b: torch.Tensor, b_scale: torch.Tensor, b_zero: Zero = None, bias: Zero = None
     ) -> torch.Tensor:
-        scale, zero = uint8_range(a.detach())
-        low, high = bounds(T.UINT8)
-        codes = round_straight_through(a / scale).clamp(low - zero, high - zero)
-        dtype = summing_type(a.shape[-1], a.device)
-        total = torch.matmul(codes.to(dtype), centre(b, per_column(b_zero), dtype))
-        value = total.float() * (scale * per_column(b_scale))
+        weight = centre(b, per_column(b_zero), summing_type(b.shape[-2], b.device))
+        value = multiply_dynamically(a, weight, per_column(b_scale))
         return value if bias is None else value + bias
 
     return run
+
+
+def multiply_dynamically(a: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """`a`, quantized to uint8 by its own range, times codes less their zero point, in their `summing_type`."""
+    a_scale, zero = uint8_range(a.detach())
+    low, high = bounds(T.UINT8)
+    codes = round_straight_through(a / a_scale).clamp(low - zero, high - zero)
+    return torch.matmul(codes.to(weight.dtype), weight).float() * (a_scale * scale)
 
 
 def _scalar(parameter: Parameter) -> Parameter:

@@ -97,7 +97,7 @@ Forward = Callable[[Layer], tuple[torch.Tensor, State]]
 
 def _fused(node: Node, kind: Kind) -> Forward | None:
     """The kernel of torch, None where it has none for this node."""
-    reverses = _reverses(node)
+    reverses = read_reverses(node)
     names = read_activations(node, kind.activations, len(reverses))
     count = len(kind.activations)
     kernel = FUSED.get((node.op, *names[:count]))
@@ -112,7 +112,8 @@ def _fused(node: Node, kind: Kind) -> Forward | None:
     return lambda layer: _fused_masked(kernel, kind, layer, reverses)
 
 
-def _reverses(node: Node) -> tuple[bool, ...]:
+def read_reverses(node: Node) -> tuple[bool, ...]:
+    """One of `REVERSED`. Raises SlimlineError for an unknown direction."""
     direction = node.get("direction", "forward")
     if direction not in REVERSED:
         raise node.refuse(f"direction {direction!r}", f"one of {', '.join(REVERSED)}")
@@ -142,10 +143,10 @@ def _fused_masked(
         own = slice(number, number + 1)
         weights = _arrange(layer.w[own], layer.r[own], None if layer.b is None else layer.b[own], kind.runs)
         state = tuple(each[own].contiguous() for each in layer.state)
-        y, _ = _call(kernel, _turned(layer.x, layer, turns=is_reverse), state, weights, is_two=False)
+        y, _ = _call(kernel, turned(layer.x, layer, turns=is_reverse), state, weights, is_two=False)
         y = torch.where(layer.valid, y, 0)
         ends.append(y.gather(0, last.expand(1, -1, y.shape[2]))[0])
-        outputs.append(_turned(y, layer, turns=is_reverse))
+        outputs.append(turned(y, layer, turns=is_reverse))
     return torch.stack(outputs, 1), (torch.stack(ends),)
 
 
@@ -182,7 +183,7 @@ def _arrange(
 
 
 def _stepwise(node: Node, kind: Kind) -> Forward:
-    reverses, cell, count = _reverses(node), kind.cell(node), len(kind.activations)
+    reverses, cell, count = read_reverses(node), kind.cell(node), len(kind.activations)
     activations = make_activations(node, read_activations(node, kind.activations, len(reverses)), count)
 
     def forward(layer: Layer) -> tuple[torch.Tensor, State]:
@@ -203,15 +204,15 @@ def _direction(
 ) -> tuple[torch.Tensor, State]:
     bias, peepholes = (None if each is None else each[number] for each in (layer.b, layer.p))
     step, bias = cell(layer.r[number], bias, peepholes, activations)
-    x = F.linear(_turned(layer.x, layer, turns=turns), layer.w[number], bias)
+    x = F.linear(turned(layer.x, layer, turns=turns), layer.w[number], bias)
     y, state = sweep(x, step, tuple(each[number] for each in layer.state), layer.valid)
     if layer.valid is not None:
         # As ONNX Runtime has it: no sequence, no state, whatever it was at the start.
         state = tuple(torch.where(layer.valid[0], each, 0) for each in state)
-    return _turned(y, layer, turns=turns), state
+    return turned(y, layer, turns=turns), state
 
 
-def _turned(x: torch.Tensor, layer: Layer, *, turns: bool) -> torch.Tensor:
+def turned(x: torch.Tensor, layer: Layer, *, turns: bool) -> torch.Tensor:
     """`x` (T, N, any) with each sequence back to front; padding stays behind the end."""
     if not turns:
         return x

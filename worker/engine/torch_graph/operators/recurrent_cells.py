@@ -24,6 +24,10 @@ Gives the step, and the bias (G * H) to add to the projected input.
 """
 
 
+Gating = Callable[[torch.Tensor, torch.Tensor], State]
+"""From what goes into the gates of an LSTM, (N, 4 * H), and the cell before, to the state after it."""
+
+
 def sweep(x_TNG: torch.Tensor, step: Step, state: State, valid_TN1: torch.Tensor | None) -> tuple[torch.Tensor, State]:  # noqa: N803
     """The hidden states (T, N, H), zero where not valid, and the state after the last valid step."""
     hidden = []
@@ -46,7 +50,7 @@ def rnn_cell(_: Node) -> Cell:
         r: torch.Tensor, b: torch.Tensor | None, _: torch.Tensor | None, activations: Sequence[Activation]
     ) -> tuple[Step, torch.Tensor | None]:
         (f,) = activations
-        return (lambda x, state: (f(x + F.linear(state[0], r)),)), _sum(b)
+        return (lambda x, state: (f(x + F.linear(state[0], r)),)), sum_biases(b)
 
     return cell
 
@@ -62,7 +66,7 @@ def gru_cell(node: Node) -> Cell:
         size = r.shape[1]
         r_zr, r_h = r[: 2 * size], r[2 * size :]
         if b is None or not is_linear_first:
-            inside, outside = None, _sum(b)
+            inside, outside = None, sum_biases(b)
         else:
             inside = b[5 * size :]
             outside = torch.cat([b[: 2 * size] + b[3 * size : 5 * size], b[2 * size : 3 * size]])
@@ -79,33 +83,39 @@ def gru_cell(node: Node) -> Cell:
 
 
 def lstm_cell(node: Node) -> Cell:
-    """Gates i, o, f, c; f = 1 - i with `input_forget`. Peepholes show i and f the cell before, o the one after."""
+    """The product with the hidden state, then `lstm_gating`."""
     is_coupled = bool(node.get("input_forget", 0))
 
     def cell(
         r: torch.Tensor, b: torch.Tensor | None, p: torch.Tensor | None, activations: Sequence[Activation]
     ) -> tuple[Step, torch.Tensor | None]:
-        f, g, h = activations
-        peephole_i, peephole_o, peephole_f = (None, None, None) if p is None else p.chunk(3)
-
-        def step(x: torch.Tensor, state: State) -> State:
-            hidden, memory = state
-            i, o, forget, c = (x + F.linear(hidden, r)).chunk(4, 1)
-            i = f(_peep(i, peephole_i, memory))
-            forget = 1 - i if is_coupled else f(_peep(forget, peephole_f, memory))
-            memory = forget * memory + i * g(c)
-            return f(_peep(o, peephole_o, memory)) * h(memory), memory
-
-        return step, _sum(b)
+        gating = lstm_gating(p, activations, is_coupled=is_coupled)
+        return (lambda x, state: gating(x + F.linear(state[0], r), state[1])), sum_biases(b)
 
     return cell
+
+
+def lstm_gating(p: torch.Tensor | None, activations: Sequence[Activation], *, is_coupled: bool) -> Gating:
+    """Gates i, o, f, c; f = 1 - i if coupled. Peepholes show i and f the cell before, o the one after."""
+    f, g, h = activations
+    peephole_i, peephole_o, peephole_f = (None, None, None) if p is None else p.chunk(3)
+
+    def gating(gates: torch.Tensor, memory: torch.Tensor) -> State:
+        i, o, forget, c = gates.chunk(4, 1)
+        i = f(_peep(i, peephole_i, memory))
+        forget = 1 - i if is_coupled else f(_peep(forget, peephole_f, memory))
+        memory = forget * memory + i * g(c)
+        return f(_peep(o, peephole_o, memory)) * h(memory), memory
+
+    return gating
 
 
 def _peep(gate: torch.Tensor, peephole: torch.Tensor | None, memory: torch.Tensor) -> torch.Tensor:
     return gate if peephole is None else gate + peephole * memory
 
 
-def _sum(b: torch.Tensor | None) -> torch.Tensor | None:
+def sum_biases(b: torch.Tensor | None) -> torch.Tensor | None:
+    """Those of input and hidden state, which lie one behind the other."""
     if b is None:
         return None
     of_input, of_state = b.chunk(2)
