@@ -40,7 +40,7 @@ class Planner:
         self.node = ""
         """The node being planned: the one of the user's graph, also while its function body is."""
         self._numbers_of = numbers_of
-        self._versions = dict(source.model.opset_imports)
+        self._versions = {_domain(name): version for name, version in source.model.opset_imports.items()}
 
     def plan(self) -> Plan:
         """The plan of the main graph. Raises SlimlineError for the first node that cannot be run."""
@@ -79,7 +79,7 @@ class Planner:
 
     def version(self, domain: str) -> int:
         """The opset version that the nodes being planned are written in."""
-        return self._versions.get("" if domain == "ai.onnx" else domain, 1)
+        return self._versions.get(_domain(domain), 1)
 
     def _add(self, scope: Scope, node: ir.Node) -> None:
         fused = fusion.match(scope, node)
@@ -88,7 +88,10 @@ class Planner:
             return
         if control.add_control(self, scope, node):
             return
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = _domain(node.domain)
+        if (domain, node.op_type) == ("", "Identity") and node.outputs[0].name not in self.watched:
+            scope.alias(node.outputs[0], node.inputs[0])
+            return
         described = self.describe(scope, node)
         check_types(described)
         rule = find_host_rule(domain, node.op_type)
@@ -157,6 +160,11 @@ class Planner:
             given=tuple(value is not None for value in given),
             wanted=tuple(bool(value.name) for value in node.outputs),
         )
+
+
+def _domain(name: str) -> str:
+    """The default domain has two names."""
+    return "" if name == "ai.onnx" else name
 
 
 def _plain(attribute: ir.Attr) -> Any:

@@ -19,7 +19,8 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, (N, H, K, D)."""
 
 
-def _refuse(node: Node, attributes: Sequence[str], inputs: Mapping[int, str]) -> None:
+def refuse_forms(node: Node, attributes: Sequence[str], inputs: Mapping[int, str]) -> None:
+    """Raises SlimlineError for those `attributes` that are set, and those `inputs`, by number, that are given."""
     for name in attributes:
         if node.get(name, 0):
             raise node.refuse(f"{name}={node.get(name)}", "export without it")
@@ -52,6 +53,24 @@ class Masked:
             bias = allowed if bias is None else torch.where(allowed, bias, torch.finfo(q.dtype).min)
         return self.attend.fused(q, k, v, bias)
 
+    def behind(
+        self,
+        projected: Sequence[torch.Tensor],
+        past: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        bias: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Pair]:
+        """(N, H, Q, D) over new keys behind those of `past` (2, N, H, K, D), and all keys and values.
+
+        A mask (N, 1) or (1, 1) is none, whatever it holds.
+        """
+        q, k, v = projected
+        if mask is not None and mask.dim() == 2 and mask.shape[1] == 1:  # noqa: PLR2004 - ranks
+            mask = None
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        return self(q, (k, v), k.shape[2] - q.shape[2], mask, bias), (k, v)
+
 
 def _is_open(mask: torch.Tensor, samples: int, keys: int) -> torch.Tensor:
     """Where a mask of whole numbers has no padding, as it broadcasts to (N, H, Q, K).
@@ -68,7 +87,8 @@ def _is_open(mask: torch.Tensor, samples: int, keys: int) -> torch.Tensor:
     return (mask if mask.dim() == FLAT else mask.unsqueeze(1)).unsqueeze(1).gt(0)
 
 
-def _masked(node: Node) -> Masked:
+def read_masked(node: Node) -> Masked:
+    """The form of the attributes that ONNX Runtime's operators share."""
     scale = node.get("scale", 0.0) or None
     return Masked(Attend(scale), bool(node.get("unidirectional", 0)), node.get("mask_filter_value", -10000.0))
 
@@ -76,12 +96,12 @@ def _masked(node: Node) -> Masked:
 @operator("MultiHeadAttention", domain=MICROSOFT)
 def multi_head_attention(node: Node) -> Run:
     """Attention over keys and values that come flat, or with heads apart; `bias` belongs to the projections before."""
-    _refuse(node, (), {8: "past_sequence_length", 9: "cache_indirection"})
+    refuse_forms(node, (), {8: "past_sequence_length", 9: "cache_indirection"})
     if not (node.has(1) and node.has(2)):
         raise node.refuse("packed queries, keys and values", "send them apart")
     if node.wants(3):
         raise node.refuse("the output qk", "export without it")
-    heads, masked = node.need("num_heads"), _masked(node)
+    heads, masked = node.need("num_heads"), read_masked(node)
 
     def run(
         q: torch.Tensor,
@@ -109,12 +129,12 @@ def multi_head_attention(node: Node) -> Run:
 @operator("Attention", domain=MICROSOFT)
 def attention(node: Node) -> Run:
     """Projection to queries, keys and values by one weight (I, 3 * H * D), then attention over them and the past."""
-    _refuse(node, ("do_rotary", "past_present_share_buffer"), {6: "past_sequence_length"})
+    refuse_forms(node, ("do_rotary", "past_present_share_buffer"), {6: "past_sequence_length"})
     if not node.has(2):
         raise node.refuse("no bias", "send zeros: the kernel of ONNX Runtime needs it")
     if node.has(4) and node.has(5):
         raise node.refuse("a past beside attention_bias", "the kernel of ONNX Runtime takes one of them")
-    heads, masked, sizes = node.need("num_heads"), _masked(node), node.get("qkv_hidden_sizes")
+    heads, masked, sizes = node.need("num_heads"), read_masked(node), node.get("qkv_hidden_sizes")
 
     def run(
         x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, *others: torch.Tensor | None
@@ -122,11 +142,8 @@ def attention(node: Node) -> Run:
         mask, past, added = (*others, None, None, None)[:3]
         projected = F.linear(x, w.t(), b)
         parts = projected.tensor_split((sizes[0], sizes[0] + sizes[1]), 2) if sizes else projected.chunk(3, 2)
-        q, k, v = (split_heads(each, heads) for each in parts)
-        if past is not None:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        y = masked(q, (k, v), k.shape[2] - q.shape[2], mask, added)
-        return merge_heads(y), torch.stack([k, v]) if node.wants(1) else None
+        y, present = masked.behind([split_heads(each, heads) for each in parts], past, mask, added)
+        return merge_heads(y), torch.stack(present) if node.wants(1) else None
 
     return run
 
@@ -134,7 +151,7 @@ def attention(node: Node) -> Run:
 @operator("RotaryEmbedding", domain=MICROSOFT, fixed=(2, 3))
 def rotary_embedding(node: Node) -> Run:
     """As ONNX's operator; one position alone is that of the first step."""
-    _refuse(node, ("is_packed_batching",), {})
+    refuse_forms(node, ("is_packed_batching",), {})
     if node.get("scale", 1.0) != 1:
         raise node.refuse("a scale", "scale the angles before")
     width, heads = node.get("rotary_embedding_dim", 0), node.get("num_heads", 0)
@@ -159,7 +176,7 @@ def group_query_attention(node: Node) -> Run:
 
     `seqlens_k` is each sample's last valid key. A call with as many queries as `total_sequence_length` starts anew.
     """
-    _refuse(
+    refuse_forms(
         node,
         ("sliding_window_cache", "smooth_softmax", "qk_output", "kv_cache_bit_width"),
         {9: "position_ids", 10: "attention_bias", 11: "head_sink", 12: "k_scale", 13: "v_scale", 14: "q_norm_weight"},

@@ -56,7 +56,7 @@ def dynamic_quantize_mat_mul(_: Node) -> Run:
     def run(
         a: torch.Tensor, b: torch.Tensor, b_scale: torch.Tensor, b_zero: Zero = None, bias: Zero = None
     ) -> torch.Tensor:
-        weight = centre(b, per_column(b_zero), summing_type(b.shape[-2], b.device))
+        weight = centre(b, per_column(b_zero), summing_type(a.shape[-1], a.device))
         value = multiply_dynamically(a, weight, per_column(b_scale))
         return value if bias is None else value + bias
 

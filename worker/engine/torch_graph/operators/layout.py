@@ -81,7 +81,7 @@ def transpose(node: Node) -> Run:
     """`perm` names the input's dimensions in their new order; by default they are reversed."""
     order = node.get("perm")
     if order is None:
-        return lambda x: x.permute(*range(x.ndim - 1, -1, -1))
+        return lambda x: x.permute(tuple(range(x.ndim - 1, -1, -1)))
     return lambda x: x.permute(order)
 
 

@@ -36,15 +36,15 @@ class Kind:
 
     cell: Callable[[Node], Cell]
     activations: tuple[str, ...]
-    runs: tuple[tuple[int, int], ...]
-    """Runs of ONNX's gates, in torch's order."""
+    order: tuple[int, ...]
+    """ONNX's gates, in torch's order."""
     states: int = 1
 
 
 KINDS = {
-    "LSTM": Kind(lstm_cell, ("Sigmoid", "Tanh", "Tanh"), ((0, 1), (2, 4), (1, 2)), states=2),  # iofc, ifgo
-    "GRU": Kind(gru_cell, ("Sigmoid", "Tanh"), ((1, 2), (0, 1), (2, 3))),  # zrh, rzn
-    "RNN": Kind(rnn_cell, ("Tanh",), ((0, 1),)),
+    "LSTM": Kind(lstm_cell, ("Sigmoid", "Tanh", "Tanh"), (0, 2, 3, 1), states=2),  # iofc, ifgo
+    "GRU": Kind(gru_cell, ("Sigmoid", "Tanh"), (1, 0, 2)),  # zrh, rzn
+    "RNN": Kind(rnn_cell, ("Tanh",), (0,)),
 }
 
 
@@ -123,7 +123,7 @@ def read_reverses(node: Node) -> tuple[bool, ...]:
 def _fused_whole(
     kernel: Callable[..., Any], kind: Kind, layer: Layer, reverses: Sequence[bool]
 ) -> tuple[torch.Tensor, State]:
-    weights = _arrange(layer.w, layer.r, layer.b, kind.runs)
+    weights = _arrange(layer.w, layer.r, layer.b, kind.order)
     is_two, is_reverse = len(reverses) > 1, reverses == (True,)
     x = layer.x.flip(0) if is_reverse else layer.x
     y, state = _call(kernel, x, layer.state, weights, is_two=is_two)
@@ -141,7 +141,7 @@ def _fused_masked(
     last = (layer.lengths.long() - 1).clamp(min=0)[None, :, None]
     for number, is_reverse in enumerate(reverses):
         own = slice(number, number + 1)
-        weights = _arrange(layer.w[own], layer.r[own], None if layer.b is None else layer.b[own], kind.runs)
+        weights = _arrange(layer.w[own], layer.r[own], None if layer.b is None else layer.b[own], kind.order)
         state = tuple(each[own].contiguous() for each in layer.state)
         y, _ = _call(kernel, turned(layer.x, layer, turns=is_reverse), state, weights, is_two=False)
         y = torch.where(layer.valid, y, 0)
@@ -161,25 +161,25 @@ def _call(
     return y, tuple(after)
 
 
-def _arrange(
-    w: torch.Tensor, r: torch.Tensor, b: torch.Tensor | None, runs: Sequence[tuple[int, int]]
-) -> list[torch.Tensor]:
-    """Weights as torch wants them: gates in its order, and all in one buffer, which cuDNN uses as it is."""
-    size = r.shape[2]
-    matrices = [each for pair in zip(w, r, strict=True) for each in pair]
-    vectors = [] if b is None else [each for pair in b for each in pair.chunk(2)]
-    parts = [*matrices, *vectors]
-    flat = torch.cat([part[start * size : end * size].flatten() for part in parts for start, end in runs])
-    placed = [
-        view.view(part.shape)
-        for view, part in zip(torch.split(flat, [part.numel() for part in parts]), parts, strict=True)
-    ]
-    count = len(matrices)
-    return [
-        each
-        for direction in range(0, count, 2)
-        for each in (*placed[direction : direction + 2], *placed[count + direction : count + direction + 2])
-    ]
+def _arrange(w: torch.Tensor, r: torch.Tensor, b: torch.Tensor | None, order: Sequence[int]) -> list[torch.Tensor]:
+    """Weights as torch wants them, direction by direction: two matrices, then two vectors, gates in its order."""
+    arranged: list[torch.Tensor] = []
+    for direction in range(w.shape[0]):
+        halves = () if b is None else b[direction].chunk(2)
+        arranged += [_in_order(each, order) for each in (w[direction], r[direction], *halves)]
+    return _in_one_buffer(arranged) if w.is_cuda else arranged
+
+
+def _in_order(weight: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    gates = weight.chunk(len(order))
+    return torch.cat([gates[number] for number in order]) if len(order) > 1 else weight
+
+
+def _in_one_buffer(weights: list[torch.Tensor]) -> list[torch.Tensor]:
+    """One behind the other, which cuDNN uses as it is: it would copy them otherwise, and warn."""
+    flat = torch.cat([each.flatten() for each in weights])
+    parts = torch.split(flat, [each.numel() for each in weights])
+    return [part.view(each.shape) for part, each in zip(parts, weights, strict=True)]
 
 
 def _stepwise(node: Node, kind: Kind) -> Forward:
