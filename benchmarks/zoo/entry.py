@@ -18,7 +18,7 @@ SEED = 0
 EXPORT_BATCH = 2
 _STATISTICS_BATCH = 8
 NOISE = 0.05
-"""Added to every weight: those of equal layers, and scales of one, must be told apart."""
+"""Added to every weight, by its spread: those of equal layers, and scales of one, must be told apart."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Entry:
         with seeded(), torch.no_grad():
             model = self.make(self.scale)
             for weight in model.parameters():
-                weight.add_(torch.randn_like(weight), alpha=NOISE)
+                spread = weight.std(correction=0).item()
+                weight.add_(torch.randn_like(weight), alpha=NOISE * (spread or 1.0))
             _normalize(model, self.make_inputs(self.scale, _STATISTICS_BATCH))
         return model.eval()
 
@@ -60,13 +61,13 @@ class Entry:
         with seeded():
             return self.make_inputs(scale, batch)
 
-    def program(self, *, is_optimized: bool = True) -> ONNXProgram:
+    def program(self, *, opset: int = OPSET, is_optimized: bool = True) -> ONNXProgram:
         """The export in memory. Without the exporter's optimizer, weights keep their names, forms and ties."""
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 self.build(),
                 kwargs=self.example(),
-                opset_version=OPSET,
+                opset_version=opset,
                 dynamic_shapes={name: dict(self.dynamic.get(name, {})) for name in self.example()},
                 input_names=list(self.example()),
                 optimize=is_optimized,

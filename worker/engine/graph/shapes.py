@@ -1,5 +1,7 @@
 """Types and shapes of every value, by ONNX's own inference; com.microsoft operators are lent a standard one's rules."""
 
+import re
+
 import onnx
 import onnx_ir as ir
 
@@ -8,6 +10,9 @@ from worker.engine.graph.skeleton import to_skeleton
 from worker.engine.graph.stand_ins import lend_rules
 
 Dims = list[int | str | None]
+_NODE = re.compile(r"node name: ([^\s),]+)")
+_LONGEST = 1 << 16
+"""Elements of a vector above which values are not followed through the graph: onnx makes one dimension of each."""
 
 
 def dims(value: ir.Value | None) -> Dims | None:
@@ -32,13 +37,22 @@ def infer(model: ir.Model) -> None:
     """
     proto = lend_rules(to_skeleton(model))
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=not _has_long_vector(proto.graph))
     except onnx.shape_inference.InferenceError as error:
+        found = _NODE.search(str(error))
         raise SlimlineError(
-            "SHAPES_CONFLICT", f"the shapes in the graph contradict each other: {error}", hint="export the model again"
+            "SHAPES_CONFLICT",
+            f"the shapes in the graph contradict each other: {error}",
+            node=found.group(1) if found else None,
+            hint="export the model again",
         ) from error
     for target, source in zip(model.graphs(), ir.serde.deserialize_model(inferred).graphs(), strict=True):
         _copy_shapes(source, target)
+
+
+def _has_long_vector(graph: onnx.GraphProto) -> bool:
+    shapes = (value.type.tensor_type.shape.dim for value in graph.input)
+    return any(len(shape) == 1 and shape[0].dim_value > _LONGEST for shape in shapes)
 
 
 def bind(main: ir.Graph, bindings: dict[str, int]) -> None:

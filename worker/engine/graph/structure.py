@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 import onnx
+import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
 
@@ -19,6 +20,26 @@ def check_structure(model: onnx.ModelProto) -> None:
     _check_graph(model.graph, ())
     for function in model.functions:
         _check_nodes(function.node, set(function.input), ())
+
+
+def outline(graph: ir.Graph) -> onnx.ModelProto:
+    """Nodes and names of a graph and its bodies, without weights: all that `check_structure` reads."""
+    return onnx.ModelProto(graph=_outline(graph))
+
+
+def _outline(graph: ir.Graph) -> onnx.GraphProto:
+    proto = onnx.GraphProto()
+    proto.input.extend(onnx.ValueInfoProto(name=value.name or "") for value in graph.inputs)
+    proto.output.extend(onnx.ValueInfoProto(name=value.name or "") for value in graph.outputs)
+    proto.initializer.extend(onnx.TensorProto(name=name) for name in graph.initializers)
+    for node in graph:
+        inputs = [value.name or "" if value is not None else "" for value in node.inputs]
+        drawn = proto.node.add(name=node.name or "", op_type=node.op_type, input=inputs)
+        drawn.output.extend(value.name or "" for value in node.outputs)
+        for name, attribute in node.attributes.items():
+            if attribute.type is ir.AttributeType.GRAPH:
+                drawn.attribute.add(name=name, g=_outline(attribute.as_graph()))
+    return proto
 
 
 def _check_graph(graph: onnx.GraphProto, outer: Sequence[set[str]]) -> set[str]:

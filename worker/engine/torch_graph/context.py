@@ -1,6 +1,7 @@
 """`Context`: what a running node may know beyond its inputs: device, mode, weights, and the bounds of the call."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,8 +11,8 @@ from app.contracts.failure import SlimlineError
 
 MOST_ITERATIONS = 100_000
 """Bodies of Loop and Scan that one call may run."""
-MOST_BYTES = 1 << 34
-"""Bytes a single tensor made from numbers in the graph may have."""
+MOST_BYTES = min(1 << 34, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+"""Bytes a single tensor made from numbers in the graph may have: 16 GiB, or half of the machine's memory."""
 
 
 @dataclass

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from app.contracts.failure import SlimlineError
 from worker.engine.torch_graph.context import Context
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.plan import CONTEXT, Plan
 from worker.engine.torch_graph.scope import Scope, Value
 from worker.engine.torch_graph.untaken import tie_untaken
@@ -20,10 +22,11 @@ _BATCHED_SCAN = 8
 """The opset whose Scan works on each sample of a batch by itself."""
 
 
-def add_control(planner: "Planner", scope: Scope, node: ir.Node) -> bool:
-    """Plan `node` where it is an If, Loop or Scan; says whether it was."""
+def add_control(planner: "Planner", scope: Scope, node: ir.Node, described: Node) -> bool:
+    """Plan `node` where it is an If, Loop or Scan; says whether it was. Raises SlimlineError GRAPH_INVALID."""
     if node.domain not in ("", "ai.onnx"):
         return False
+    _check_counts(node, described)
     match node.op_type:
         case "If":
             _add_if(planner, scope, node)
@@ -34,6 +37,31 @@ def add_control(planner: "Planner", scope: Scope, node: ir.Node) -> bool:
         case _:
             return False
     return True
+
+
+def _check_counts(node: ir.Node, described: Node) -> None:
+    """Whether bodies take what they are given, and give what the node gives."""
+    given, made = len(node.inputs), len(node.outputs)
+    bodies = {name: each.as_graph() for name, each in node.attributes.items() if each.type is ir.AttributeType.GRAPH}
+    takes = {name: len(body.inputs) for name, body in bodies.items()}
+    gives = {name: len(body.outputs) for name, body in bodies.items()}
+    match node.op_type:
+        case "If":
+            fits = set(takes.values()) == {0} and set(gives.values()) == {made}
+        case "Loop":
+            fits = takes["body"] == max(given, 2) and gives["body"] == made + 1 and made >= given - 2
+        case "Scan":
+            own = given - (described.version <= _BATCHED_SCAN)
+            fits = takes["body"] == own and gives["body"] == made and described.need("num_scan_inputs") <= own
+        case _:
+            return
+    if not fits:
+        raise SlimlineError(
+            "GRAPH_INVALID",
+            f"{node.op_type} has {given} inputs and {made} outputs, its bodies take {takes} and give {gives}",
+            node=described.name,
+            hint="export the model again; onnx.checker.check_model shows more",
+        )
 
 
 class Body:
@@ -122,7 +150,7 @@ def _add_loop(planner: "Planner", scope: Scope, node: ir.Node) -> None:
         stacks = [torch.stack(row) if row else make(context) for row, make in zip(rows, empty, strict=True)]
         return (*state, *stacks)
 
-    inputs = [scope.host(value) for value in node.inputs[:2]]
+    inputs = [scope.host(value) for value in (*node.inputs, None, None)[:2]]
     inputs += [scope.tensor(value) for value in node.inputs[2:]]
     _finish(planner, scope, node, run, [CONTEXT, *inputs, *body.captured])
 
@@ -166,6 +194,9 @@ class _Scan:
         ends = self.states + len(self.input_axes)
         state, scanned, captured = list(values[: self.states]), values[self.states : ends], values[ends:]
         length = scanned[0].shape[self.input_axes[0]]
+        lengths = [each.shape[axis] for each, axis in zip(scanned, self.input_axes, strict=True)]
+        if any(each != length for each in lengths):
+            raise ValueError(f"what is scanned has different lengths, {lengths}")
         rows: list[list[torch.Tensor]] = [[] for _ in self.output_axes]
         for index in range(length):
             context.count_iteration()

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run
 
 _SYMBOLIC_MAX: Callable[[Any, Any], Any] = torch.sym_max
@@ -24,6 +26,19 @@ def elementwise(function: Callable[..., Any]) -> Run:
         return [function(*row) for row in zip(*[_spread(value, length) for value in values], strict=True)]
 
     return run
+
+
+def wrapping(function: Callable[..., Any], node: Node) -> Callable[..., Any]:
+    """`function` of numbers, its result brought into the range of the node's type as a tensor's elements would be."""
+    half = 1 << (31 if node.input_type(0) is ir.DataType.INT32 else 63)
+
+    def wrapped(*numbers: Any) -> Any:
+        number = function(*numbers)
+        if type(number) is int and not -half <= number < half:  # symbolic sizes are never that large
+            return (number + half) % (2 * half) - half
+        return number
+
+    return wrapped
 
 
 def divide(a: Any, b: Any) -> Any:

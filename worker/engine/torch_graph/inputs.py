@@ -40,6 +40,8 @@ def check_inputs(declared: Sequence[Declared], given: Sequence[object]) -> None:
     for each, tensor in zip(declared, given, strict=True):
         if isinstance(tensor, torch.Tensor):
             _check(each, tensor)
+        elif each.dtype is not None:
+            raise _mismatch(each, f"is {type(tensor).__name__}; the graph takes a tensor")
 
 
 def _check(declared: Declared, tensor: torch.Tensor) -> None:

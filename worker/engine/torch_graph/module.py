@@ -17,12 +17,12 @@ from worker.engine.torch_graph.inputs import Declared, check_inputs, declare
 from worker.engine.torch_graph.plan import Plan
 from worker.engine.torch_graph.planner import Planner, Uses
 from worker.engine.torch_graph.source import Source
-from worker.engine.torch_graph.weights import Place, find_place, put, write_back
+from worker.engine.torch_graph.weights import Holder, Place, find_place, free_prefix, put, write_back
 
 Observer = Callable[[torch.Tensor], torch.Tensor | None]
 
 
-class TorchGraph(nn.Module):
+class TorchGraph(Holder):
     """Runs an ONNX graph with torch, on any device, with gradients.
 
     Call it with the graph's inputs in order; it gives a tuple of the outputs in order. Parameters and buffers are the
@@ -31,6 +31,8 @@ class TorchGraph(nn.Module):
     - floating-point ones are parameters; those that no gradient reaches, and lone numbers of the arithmetic such as
       the 0.5 in GELU, have `requires_grad` False;
     - running statistics, whole numbers and 8-bit floats are buffers.
+
+    Whole numbers and lone numbers are part of the plan; `load_state_dict` and `refresh` have it made again.
 
     It begins in eval mode. In training mode BatchNormalization uses and updates statistics as `nn.BatchNorm2d` does,
     and Dropout drops. The graph itself changes only by `write_back`.
@@ -44,10 +46,12 @@ class TorchGraph(nn.Module):
         self._inputs: Sequence[Declared] = declare(self._source.model.graph)
         planner = Planner(self._source, lambda number: to_torch(self._source.weights[number].tensor).tolist())
         self._plan: Plan | None = planner.plan()
-        self._places = [self._put(number, planner.uses) for number in range(len(self._source.weights))]
         self._observers: dict[str, OrderedDict[int, Observer]] = {}
-        self._here: torch.Tensor
-        self.register_buffer("_here", torch.empty(0), persistent=False)
+        self._prefix = free_prefix(weight.name for weight in self._source.weights)
+        self._here = find_place(self, f"{self._prefix}.here")
+        put(self._here, torch.empty(0), is_saved=False)
+        self._places: list[Place] = []
+        self._places += [self._put(number, planner.uses) for number in range(len(self._source.weights))]
         self.register_load_state_dict_post_hook(_forget_plan)  # type: ignore[no-untyped-call]  # torch leaves it so
         self.eval()
 
@@ -58,7 +62,7 @@ class TorchGraph(nn.Module):
         """
         check_inputs(self._inputs, inputs)
         plan = self._plan or self._make_plan()
-        context = Context(self._here.device, self.training, self._weight, self._observers)
+        context = Context(self._here.read().device, self.training, self._weight, self._observers)
         return tuple(plan.run(context, inputs))
 
     def observe(self, name: str, observer: Observer) -> RemovableHandle:
@@ -83,9 +87,15 @@ class TorchGraph(nn.Module):
         Raises SlimlineError TENSOR_UNKNOWN.
         """
         for weight, place in zip(self._source.weights, self._places, strict=True):
-            if weight.name == name and place.is_attribute:
+            if weight.name == name and not weight.is_number:
+                if not place.is_attribute:
+                    raise SlimlineError("TENSOR_UNKNOWN", f"{name!r} means something else to torch modules", node=name)
                 return place.holder, place.leaf
         raise SlimlineError("TENSOR_UNKNOWN", f"the graph has no weight {name!r}", node=name)
+
+    def refresh(self) -> None:
+        """Read whole numbers and lone numbers again, after they were changed in place."""
+        self._plan = None
 
     def write_back(self) -> None:
         """Put every weight, as its parametrizations give it, into the graph it came from.
@@ -100,12 +110,12 @@ class TorchGraph(nn.Module):
         weight = self._source.weights[number]
         tensor = to_torch(weight.tensor)
         if weight.is_number:
-            place = find_place(self, f"_numbers.{number}")
+            place = find_place(self, f"{self._prefix}.{number}")
             put(place, tensor, is_saved=False)
             return place
         place = find_place(self, weight.name)
         if weight.tensor.dtype in TRAINABLE and number not in uses.statistics:
-            tensor = nn.Parameter(tensor, requires_grad=number in uses.trained)
+            tensor = nn.Parameter(tensor, requires_grad=number in uses.trained - uses.planned)
         put(place, tensor)
         return place
 
@@ -119,15 +129,15 @@ class TorchGraph(nn.Module):
         return self._plan
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A module of its own over the same graph."""
+        """A module of its own over the same graph, without observers."""
         for shared in (self.graph, self._source, self._inputs):
             memo[id(shared)] = shared
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        twin.__dict__ = copy.deepcopy({**self.__dict__, "_observers": {}}, memo)
         return twin
 
 
 def _forget_plan(module: TorchGraph, _: object) -> None:
-    """Whole numbers that were loaded may differ from those in the plan."""
-    module._plan = None  # noqa: SLF001 - the same file
+    """Numbers that were loaded may differ from those in the plan."""
+    module.refresh()

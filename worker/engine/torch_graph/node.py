@@ -39,7 +39,12 @@ class Node:
     def need(self, attribute: str) -> Any:
         """An attribute that must be there. Raises SlimlineError GRAPH_INVALID."""
         if attribute not in self.attributes:
-            raise SlimlineError("GRAPH_INVALID", f"{self.op} needs the attribute {attribute!r}", node=self.name)
+            raise SlimlineError(
+                "GRAPH_INVALID",
+                f"{self.op} needs the attribute {attribute!r}",
+                node=self.name,
+                hint="export the model again; onnx.checker.check_model shows more",
+            )
         return self.attributes[attribute]
 
     def has(self, index: int) -> bool:

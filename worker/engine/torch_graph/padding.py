@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.context import check_size
 from worker.engine.torch_graph.node import Node
 
 AUTO = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
@@ -131,6 +133,15 @@ def window_counts(window: Window, sizes: Sequence[int], pads: Pads, kernel: Sequ
 def flat_pads(pads: Pads) -> list[int]:
     """Pads in the order of `torch.nn.functional.pad`: the last axis first, begin and end of each in turn."""
     return [n for pair in zip(reversed(pads[0]), reversed(pads[1]), strict=True) for n in pair]
+
+
+def pad(x: torch.Tensor, amounts: Sequence[int], value: float = 0.0) -> torch.Tensor:
+    """`torch.nn.functional.pad`, with `amounts` in its order. Raises SlimlineError TENSOR_TOO_LARGE."""
+    sizes = list(x.shape)
+    for axis in range(len(amounts) // 2):
+        sizes[-1 - axis] += amounts[2 * axis] + amounts[2 * axis + 1]
+    check_size(sizes, x.dtype)
+    return F.pad(x, list(amounts), value=value)
 
 
 def is_even(pads: Pads) -> bool:

@@ -1,21 +1,21 @@
 """Makes the `Plan` of a graph: which function runs each node, and in which form values travel between them."""
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 
-from app.contracts.failure import SlimlineError
 from worker.engine.graph.shapes import sizes
 from worker.engine.torch_graph import control, expansion, fusion
 from worker.engine.torch_graph.host import HOST_TYPES
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.plan import CONTEXT, Plan
+from worker.engine.torch_graph.schema import check_node
 from worker.engine.torch_graph.scope import Scope, Value
 from worker.engine.torch_graph.source import Source, stored_tensor
 from worker.engine.torch_graph.table import Operator, Run, find_host_rule, find_operator
-from worker.engine.torch_graph.types import check_types
 
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Clip", "Where", "Expand", "CastLike"})
 """Operators for which a lone number is part of the formula, as the 0.5 in GELU, and no parameter."""
@@ -27,6 +27,8 @@ class Uses:
 
     trained: set[int] = field(default_factory=set)
     statistics: set[int] = field(default_factory=set)
+    planned: set[int] = field(default_factory=set)
+    """Weights whose numbers a plan holds: it would not follow a training step."""
 
 
 class Planner:
@@ -35,7 +37,7 @@ class Planner:
     def __init__(self, source: Source, numbers_of: Callable[[int], Any], watched: Collection[str] = ()) -> None:
         """`numbers_of` gives a weight's numbers by its number; values named in `watched` go through the observers."""
         self.source = source
-        self.watched = watched
+        self._watched = watched
         self.uses = Uses()
         self.node = ""
         """The node being planned: the one of the user's graph, also while its function body is."""
@@ -45,7 +47,7 @@ class Planner:
     def plan(self) -> Plan:
         """The plan of the main graph. Raises SlimlineError for the first node that cannot be run."""
         graph = self.source.model.graph
-        scope = Scope(self.source, self._numbers_of)
+        scope = Scope(self.source, self._numbers_of, self._watched)
         arguments = [scope.enter(value) for value in graph.inputs if not value.is_initializer()]
         self.watch(scope, graph.inputs)
         self.add_nodes(scope, graph)
@@ -68,7 +70,7 @@ class Planner:
     def watch(self, scope: Scope, values: Iterable[ir.Value]) -> None:
         """Show those of `values` that are watched to their observers."""
         for value in values:
-            if value.name in self.watched and not scope.is_expanding:
+            if scope.watches(value):
                 scope.watch(value)
 
     def note(self, scope: Scope, value: ir.Value | None) -> None:
@@ -82,18 +84,17 @@ class Planner:
         return self._versions.get(_domain(domain), 1)
 
     def _add(self, scope: Scope, node: ir.Node) -> None:
+        described, domain = self.describe(scope, node), _domain(node.domain)
+        self._check(described)
         fused = fusion.match(scope, node)
         if fused is not None:
             self._add_fused(scope, node, fused)
             return
-        if control.add_control(self, scope, node):
-            return
-        domain = _domain(node.domain)
-        if (domain, node.op_type) == ("", "Identity") and node.outputs[0].name not in self.watched:
+        if (domain, node.op_type) == ("", "Identity") and not scope.watches(node.outputs[0]):
             scope.alias(node.outputs[0], node.inputs[0])
             return
-        described = self.describe(scope, node)
-        check_types(described)
+        if control.add_control(self, scope, node, described):
+            return
         rule = find_host_rule(domain, node.op_type)
         if rule is not None and _fits_host(scope, node):
             run = rule(described)
@@ -105,6 +106,11 @@ class Planner:
             self._add_body(scope, node, described)
         else:
             self._add_operator(scope, node, operator, described)
+
+    def _check(self, described: Node) -> None:
+        check_node(described)
+        if ir.DataType.STRING in (*described.input_types, *described.output_types):
+            raise described.refuse("text is not run in torch")
 
     def _add_fused(self, scope: Scope, node: ir.Node, fused: fusion.Fused) -> None:
         slot = scope.slot()
@@ -119,6 +125,8 @@ class Planner:
         for index, value in enumerate(node.inputs):
             inputs.append(scope.host(value) if index in operator.host else scope.tensor(value))
             number = scope.weight(value)
+            if number is not None and index in operator.host:
+                self.uses.planned.add(number)
             if number is not None and index in operator.statistics:
                 self.uses.statistics.add(number)
             elif number is not None and node.op_type in _ARITHMETIC and self.source.weights[number].is_lone:
@@ -194,14 +202,12 @@ def _add_on_host(scope: Scope, node: ir.Node, run: Run) -> None:
     given = list(map(scope.resolve, node.inputs))
     known = list(map(scope.constant, given))
     if all(value is None or number is not None for value, number in zip(given, known, strict=True)):
-        try:
+        with suppress(ValueError, IndexError, TypeError, OverflowError):  # it fails when it runs, if it ever does
             result = run(*known)
-        except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-            raise SlimlineError("NODE_FAILED", f"{node.op_type}: {error}", node=scope.node) from error
-        results = result if isinstance(result, tuple) else (result,)
-        for value, each in zip(node.outputs, results, strict=False):
-            scope.define(value, Value(constant=each, type=value.dtype or first))
-        return
+            results = result if isinstance(result, tuple) else (result,)
+            for value, each in zip(node.outputs, results, strict=False):
+                scope.define(value, Value(constant=each, type=value.dtype or first))
+            return
     outputs = [scope.slot() for _ in node.outputs]
     scope.emit(run, [scope.host(value) for value in node.inputs], outputs)
     for value, slot in zip(node.outputs, outputs, strict=True):

@@ -1,6 +1,6 @@
 """`Scope`: one graph or body while it is planned: its values in the forms they have so far, and its instructions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,13 @@ class Value:
 class Scope:
     """A body reaches values around it by capturing them: they follow its arguments, in the order of `captures`."""
 
-    def __init__(self, source: Source, numbers_of: Callable[[int], Any], parent: "Scope | None" = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        numbers_of: Callable[[int], Any],
+        watched: Collection[str],
+        parent: "Scope | None" = None,
+    ) -> None:
         self.parent = parent
         self.captures: dict[int, int] = {}
         """Slot in the parent -> slot here."""
@@ -35,6 +41,7 @@ class Scope:
         self.is_expanding: bool = parent.is_expanding if parent else False
         """Whether nodes of a function body are being planned: the user knows none of their names."""
         self._source = source
+        self._watched = watched
         self._numbers_of = numbers_of
         self._values: dict[ir.Value, Value] = {}
         self._aliases: dict[ir.Value, ir.Value | None] = {}
@@ -44,7 +51,7 @@ class Scope:
 
     def inner(self) -> "Scope":
         """A scope for a body of the node being planned."""
-        scope = Scope(self._source, self._numbers_of, self)
+        scope = Scope(self._source, self._numbers_of, self._watched, self)
         scope.node = self.node
         return scope
 
@@ -86,9 +93,14 @@ class Scope:
         """Append an instruction for the node being planned."""
         self._instructions.append(Instruction(run, tuple(inputs), tuple(outputs), self.node, has_effect))
 
+    def watches(self, value: ir.Value | None) -> bool:
+        """Whether `value` has observers: it must then be made, and read by all who read it in the graph."""
+        return value is not None and value.name in self._watched and not self.is_expanding
+
     def watch(self, value: ir.Value) -> None:
         """Show `value` to the observers of its name, whenever it is made; what they give back takes its place."""
         slot, name = self.tensor(value), value.name or ""
+        self._values[value] = Value(tensor=slot, type=self.type_of(value))  # numbers would bypass the observers
         self.emit(lambda context, tensor: context.show(name, tensor), [CONTEXT, slot], [slot], has_effect=True)
 
     def finish(self, arguments: Sequence[int], results: Sequence[int]) -> Plan:

@@ -11,8 +11,7 @@ from onnx_ir.passes import common
 from app.contracts.failure import SlimlineError
 from worker.engine.graph import Graph
 from worker.engine.graph.passes.normalize import free_names
-from worker.engine.graph.skeleton import to_skeleton
-from worker.engine.graph.structure import check_structure
+from worker.engine.graph.structure import check_structure, outline
 from worker.engine.torch_graph.dtypes import TRAINABLE
 
 _MADE_BY_EXPORTERS = re.compile(r"val_\d+|scalar_tensor\w*|_tensor_constant\d+|c_lifted_\w+|onnx::\w+|/.*")
@@ -51,8 +50,11 @@ class Source:
     def __init__(self, graph: Graph) -> None:
         """Raises SlimlineError GRAPH_CYCLE, GRAPH_TOO_DEEP, VALUE_MISSING, NAME_DUPLICATE or SHAPES_CONFLICT."""
         _check_depth(graph.model.graph)
-        check_structure(to_skeleton(graph.model))
-        snapshot = graph.clone()
+        check_structure(outline(graph.model.graph))
+        try:
+            snapshot = graph.clone()
+        except (RuntimeError, ValueError) as error:  # as onnx-ir has it, a body may not give a value from around it
+            raise SlimlineError("GRAPH_INVALID", str(error), hint="export the model again") from error
         homes = dict(_same_values(snapshot.model, graph.model))
         if snapshot.model.functions:
             common.InlinePass()(snapshot.model)

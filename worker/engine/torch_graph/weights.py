@@ -1,6 +1,8 @@
 """Where a graph's weights live in the module, and how they get back into the graph."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +14,17 @@ from worker.engine.torch_graph.dtypes import to_array
 from worker.engine.torch_graph.source import Weight
 
 
-class Namespace(nn.Module):
+class Holder(nn.Module):
+    """A module that may hold weights of any name, also those of its own attributes, such as `training`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+class Namespace(Holder):
     """A part of dotted names: `layer1.0` in `layer1.0.weight`. It holds weights and computes nothing."""
 
     def forward(self) -> None:
@@ -29,11 +41,21 @@ class Place:
     """False where `leaf` means something else to `nn.Module`, as `forward` does: it is then only in its tables."""
 
     def read(self) -> torch.Tensor:
-        """The weight, as its parametrizations give it."""
+        """The weight, as its parametrizations and the hooks of `torch.nn.utils.prune` give it."""
+        for hook in self.holder._forward_pre_hooks.values():  # noqa: SLF001 - no forward would run them
+            hook(self.holder, ())
         if self.is_attribute:
             return getattr(self.holder, self.leaf)  # type: ignore[no-any-return]  # nn.Module gives Tensor | Module
         tables = {**self.holder._parameters, **self.holder._buffers}  # noqa: SLF001 - no other way to such a name
         return tables[self.leaf]  # type: ignore[return-value]  # no entry of ours is None
+
+
+def free_prefix(names: Iterable[str]) -> str:
+    """The first part of a dotted name that none of `names` begins with."""
+    prefix, taken = "_numbers", {name.split(".")[0] for name in names}
+    while prefix in taken:
+        prefix += "_"
+    return prefix
 
 
 def find_place(root: nn.Module, name: str) -> Place:

@@ -6,6 +6,7 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.graph import shapes
 from worker.engine.torch_graph.fusion.pattern import Fused, before, lone_number, partner
 from worker.engine.torch_graph.scope import Scope
 
@@ -19,10 +20,16 @@ def match_layer_norm(scope: Scope, node: ir.Node) -> Fused | None:
         for scale in filter(partial(_is_vector, scope), product.inputs):
             normalized = before(scope, partner(scope, product, scale), "Div")
             found = _match_normalized(scope, normalized) if normalized is not None else None
-            if found is not None:
+            if found is not None and _spans(found[0], scale, bias):
                 x, epsilon = found
                 return Fused(partial(_layer_norm, epsilon=epsilon), (x, scale, bias))
     return None
+
+
+def _spans(x: ir.Value, *vectors: ir.Value | None) -> bool:
+    """Whether the vectors are as long as the last axis of `x`: torch does not broadcast them."""
+    known = shapes.dims(x)
+    return known is not None and all(shapes.dims(vector) == known[-1:] for vector in vectors)
 
 
 def _layer_norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, *, epsilon: float) -> torch.Tensor:

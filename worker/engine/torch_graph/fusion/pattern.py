@@ -21,9 +21,9 @@ class Fused:
 
 
 def before(scope: Scope, value: ir.Value | None, *ops: str) -> ir.Node | None:
-    """The default-domain node among `ops` that makes `value`; None where something else does."""
+    """The default-domain node among `ops` that makes `value`; None where something else does, or it is observed."""
     value = scope.resolve(value)
-    node = value.producer() if value is not None else None
+    node = value.producer() if value is not None and not scope.watches(value) else None
     return node if node is not None and node.op_type in ops and node.domain in ("", "ai.onnx") else None
 
 

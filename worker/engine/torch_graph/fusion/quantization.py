@@ -16,7 +16,7 @@ _FLOATS = frozenset({ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2, ir.DataTy
 def match_fake_quantization(scope: Scope, node: ir.Node) -> Fused | None:
     """Both nodes of one domain, their parameters the same tensors, and the type that goes in comes out."""
     codes = scope.resolve(node.inputs[0])
-    first = codes.producer() if codes is not None else None
+    first = codes.producer() if codes is not None and not scope.watches(codes) else None
     if first is None or codes is None or (first.op_type, first.domain) != ("QuantizeLinear", node.domain):
         return None
     scale, zero_point = _parameters(scope, first)

@@ -9,7 +9,7 @@ import torch
 
 from worker.engine.torch_graph import host_arithmetic, unsigned
 from worker.engine.torch_graph.bits import on_bits
-from worker.engine.torch_graph.host_arithmetic import elementwise
+from worker.engine.torch_graph.host_arithmetic import elementwise, wrapping
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, host_rule, operator
 
@@ -77,14 +77,14 @@ def clip(node: Node) -> Run:
 
 @host_rule("Add", "Sub", "Mul")
 def ring_host(node: Node) -> Run:
-    """Python's integers do not wrap: one too large is refused when it becomes a tensor."""
-    return elementwise(_RINGS[node.op])
+    """As for tensors."""
+    return elementwise(wrapping(_RINGS[node.op], node))
 
 
 @host_rule("Div")
-def div_host(_: Node) -> Run:
+def div_host(node: Node) -> Run:
     """Toward zero."""
-    return elementwise(host_arithmetic.divide)
+    return elementwise(wrapping(host_arithmetic.divide, node))
 
 
 @host_rule("Mod")
@@ -97,7 +97,7 @@ def mod_host(node: Node) -> Run:
 @host_rule("Neg", "Abs")
 def signs_host(node: Node) -> Run:
     """-x and |x|."""
-    return elementwise(python.neg if node.op == "Neg" else abs)
+    return elementwise(wrapping(python.neg if node.op == "Neg" else abs, node))
 
 
 @host_rule("Sum", "Max", "Min")
@@ -108,7 +108,7 @@ def variadic_host(node: Node) -> Run:
         "Max": host_arithmetic.largest,
         "Min": host_arithmetic.smallest,
     }
-    return elementwise(functions[node.op])
+    return elementwise(wrapping(functions[node.op], node))
 
 
 def _limited(low: float | None, high: float | None) -> Run:

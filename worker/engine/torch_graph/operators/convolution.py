@@ -18,6 +18,7 @@ from worker.engine.torch_graph.padding import (
     fixed_pads,
     flat_pads,
     is_even,
+    pad,
     read_window,
     resolve_pads,
     share,
@@ -60,7 +61,7 @@ def conv(node: Node) -> Run:
     padding = flat_pads(pads)
 
     def run(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return kernel(F.pad(x, padding), weight, bias, **options)
+        return kernel(pad(x, padding), weight, bias, **options)
 
     return run
 
@@ -71,7 +72,7 @@ def _conv_same(window: Window, kernel: Kernel) -> Run:
         # Asking whether symbolic pads are even would fix the sizes of a traced graph.
         if not torch.compiler.is_compiling() and is_even(pads):
             return kernel(x, weight, bias, padding=tuple(pads[0]))
-        return kernel(F.pad(x, flat_pads(pads)), weight, bias)
+        return kernel(pad(x, flat_pads(pads)), weight, bias)
 
     return run
 
@@ -101,7 +102,7 @@ def conv_transpose(node: Node) -> Run:
         if spare is not None:
             return kernel(x, weight, bias, padding=tuple(pads[0]), output_padding=spare, **options)
         ends = [more - end for more, end in zip(spread(added, len(taps)), pads[1], strict=True)]
-        y = F.pad(kernel(x, weight, **options), flat_pads(([-begin for begin in pads[0]], ends)))
+        y = pad(kernel(x, weight, **options), flat_pads(([-begin for begin in pads[0]], ends)))
         return y if bias is None else y + bias.view(-1, *[1] * len(taps))
 
     return run
@@ -153,7 +154,7 @@ def causal_conv_with_state(node: Node) -> Run:
         x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, past: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         back = weight.shape[2] - 1
-        x = F.pad(x, (back, 0)) if past is None else torch.cat((past, x), dim=2)
+        x = pad(x, (back, 0)) if past is None else torch.cat((past, x), dim=2)
         y = F.conv1d(x, weight, bias, groups=weight.shape[0])
         return F.silu(y) if is_gated else y, x.narrow(2, x.shape[2] - back, back)
 

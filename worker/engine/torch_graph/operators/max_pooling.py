@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from worker.engine.torch_graph.context import check_size
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import flat_pads, spread
+from worker.engine.torch_graph.padding import flat_pads, pad, spread
 from worker.engine.torch_graph.pool_window import PoolWindow, read_pool
 from worker.engine.torch_graph.table import Run, operator
 
@@ -52,7 +52,7 @@ def _alone(pool: PoolWindow) -> Run:
 
     def run(x: torch.Tensor) -> torch.Tensor:
         _, fill = pool.fill(x.shape[2:])
-        return kernel(F.pad(x, flat_pads(fill), value=-math.inf))
+        return kernel(pad(x, flat_pads(fill), value=-math.inf))
 
     return run
 
@@ -68,7 +68,7 @@ def _with_places(pool: PoolWindow, *, is_column_major: bool) -> Run:
             begins: Sequence[int] = [0] * pool.rank
         else:
             _, fill = pool.fill(sizes)
-            x, begins = F.pad(x, flat_pads(fill), value=-math.inf), fill[0]
+            x, begins = pad(x, flat_pads(fill), value=-math.inf), fill[0]
             y, place = kernel(x)
         spots = _unravel(place, x.shape[2:], begins)
         steps = [math.prod(sizes[:i] if is_column_major else sizes[i + 1 :]) for i in range(pool.rank)]
@@ -106,6 +106,6 @@ def max_unpool(node: Node) -> Run:
         longer = [size - n for size, n in zip(target[2:], shape[2:], strict=True)]
         if min(longer) < 0:
             raise node.refuse(f"output_shape {target} is smaller than the image it comes from, {shape}")
-        return F.pad(y, flat_pads(([0] * len(longer), longer)))
+        return pad(y, flat_pads(([0] * len(longer), longer)))
 
     return run

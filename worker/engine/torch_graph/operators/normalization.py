@@ -33,6 +33,10 @@ def batch_normalization(node: Node) -> Run:
         return _given_channels(node, _batch_statistics(node))
     if node.version < MEAN_OUTPUTS_SINCE and node.wants(1):
         raise node.refuse("outputs of training before opset 14", "convert the model to opset 14 or above")
+    return _given_channels(node, _running_statistics(node))
+
+
+def _running_statistics(node: Node) -> Run:
     factor, epsilon = 1 - node.get("momentum", 0.9), node.get("epsilon", EPSILON)
 
     def run(
@@ -45,7 +49,7 @@ def batch_normalization(node: Node) -> Run:
     ) -> torch.Tensor:
         return F.batch_norm(x, mean, var, scale, bias, context.is_training, factor, epsilon)
 
-    return _given_channels(node, run if _has_kernel(node) else _in_widest_type(run))
+    return run if _has_kernel(node) else _in_widest_type(run)
 
 
 def _given_channels(node: Node, run: Run) -> Run:
@@ -83,13 +87,24 @@ def _in_widest_type(normalize: Run) -> Run:
 
 
 def _batch_statistics(node: Node) -> Run:
-    """`training_mode=1`: always by the batch; further outputs are the new running mean and (population) variance."""
+    """`training_mode=1`: always by the batch; further outputs are the new running mean and (population) variance.
+
+    While the module trains, its stored statistics move too, and are those outputs.
+    """
     momentum, epsilon = node.get("momentum", 0.9), node.get("epsilon", EPSILON)
+    train = _running_statistics(node)
     wants_statistics = node.wants(1) or node.wants(2)
 
     def run(
-        _: Context, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor, var: torch.Tensor
+        context: Context,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        var: torch.Tensor,
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        if context.is_training:
+            return train(context, x, scale, bias, mean, var), mean.clone(), var.clone()
         cudnn = torch.backends.cudnn.enabled
         y = torch.batch_norm(x, scale.to(x.dtype), bias.to(x.dtype), None, None, True, 0.0, epsilon, cudnn)
         if not wants_statistics:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import Pads, flat_pads
+from worker.engine.torch_graph.padding import Pads, flat_pads, pad
 from worker.engine.torch_graph.pool_window import PoolWindow, read_pool
 from worker.engine.torch_graph.table import Run, operator
 
@@ -37,7 +37,7 @@ def average_pool(node: Node) -> Run:
 
     def run(x: torch.Tensor) -> torch.Tensor:
         pads, fill = pool.fill(x.shape[2:])
-        windows = pool.view(F.pad(x, flat_pads(fill)))
+        windows = pool.view(pad(x, flat_pads(fill)))
         total = windows.sum(pool.taps, dtype=torch.promote_types(x.dtype, torch.float32))
         counts = _elements(pool, x, pads, total.shape[2:], counts_pads=counts_pads)
         return (total / counts).to(x.dtype)
@@ -66,7 +66,7 @@ def lp_pool(node: Node) -> Run:
 
     def run(x: torch.Tensor) -> torch.Tensor:
         _, fill = pool.fill(x.shape[2:])
-        norm: torch.Tensor = torch.linalg.vector_norm(pool.view(F.pad(x, flat_pads(fill))), p, pool.taps)
+        norm: torch.Tensor = torch.linalg.vector_norm(pool.view(pad(x, flat_pads(fill))), p, pool.taps)
         return norm
 
     return run

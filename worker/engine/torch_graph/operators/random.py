@@ -73,6 +73,7 @@ def multinomial(node: Node) -> Run:
     count, dtype = node.get("sample_size", 1), _dtype(node) or torch.int32
 
     def run(x: torch.Tensor) -> torch.Tensor:
+        check_size((x.shape[0], count), dtype)
         drawn = x.float().softmax(-1).multinomial(count, replacement=True, **_randomness(node, x.device))
         return drawn.to(dtype)
 

@@ -127,7 +127,7 @@ def position(node: Node) -> Run:
 @host_rule(*_HOST)
 def reduction_host(node: Node) -> Run | None:
     """Of a vector."""
-    function, keepdim = _HOST[node.op], node.get("keepdims", 1)
+    function, keepdim = host_arithmetic.wrapping(_HOST[node.op], node), node.get("keepdims", 1)
     axes = node.get("axes", node.constant(1))
     if node.rank(0) != 1 or (axes is None and node.has(1)):
         return None

@@ -40,6 +40,7 @@ def dft(node: Node) -> Run:
         axis = (default_axis if axis is None else axis) % x.dim()
         if length is None:
             length = 2 * (x.shape[axis] - 1) if is_inverse and is_onesided else x.shape[axis]
+        check_size([*x.shape[:axis], length, *x.shape[axis + 1 :]], x.dtype)
         numbers = _numbers(x)
         y: torch.Tensor
         if is_inverse and is_onesided:
