@@ -79,6 +79,21 @@ def test_initializers_survive_a_round_trip(
         np.testing.assert_array_equal(back, array)
 
 
+def test_a_file_written_tensor_by_tensor_is_that_of_protobuf(models: list[onnx.ModelProto], tmp_path: Path) -> None:
+    for model in models:
+        model.metadata_props.add(key="author", value="me")
+        model.graph.doc_string = "what it is"
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((200, 100), np.float32), "large"))
+        model.graph.initializer.append(
+            TensorProto(name="tiny", data_type=TensorProto.INT4, dims=[3], raw_data=b"\x21\x03")
+        )
+        onnx.save(model, tmp_path / "in.onnx", save_as_external_data=True, location="in.data", size_threshold=100)
+        graph = Graph.load(tmp_path / "in.onnx")
+        graph.save(tmp_path / "out.onnx")
+        assert (tmp_path / "out.onnx").read_bytes() == graph.proto().SerializeToString(deterministic=True)
+        (tmp_path / "in.data").unlink()
+
+
 def test_external_data_is_mapped_and_taken_in_again(make_cnn: Builder, tmp_path: Path) -> None:
     model = make_cnn()
     want = numpy_helper.to_array(model.graph.initializer[0])

@@ -70,7 +70,7 @@ def write_model(path: Path, layers: int) -> int:
 @pytest.mark.parametrize(
     ("layers", "is_whole", "most"),
     [
-        pytest.param(24, True, {"load": 0.1, "one layer": 0.3, "whole": 2.3, "save": 5.5}, id="403 MB"),
+        pytest.param(24, True, {"load": 0.1, "one layer": 0.3, "whole": 2.3, "save": 2.5}, id="403 MB"),
         pytest.param(
             138, False, {"load": 0.1, "one layer": 0.1, "save": 1.5}, id="2.3 GB", marks=pytest.mark.slow
         ),

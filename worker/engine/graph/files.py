@@ -8,6 +8,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no stubs
 
 from app.contracts.failure import FaultKind, SlimlineError
+from worker.engine.graph import stream
 
 LARGEST_FILE = 1_900_000_000
 """Weights above this many bytes go beside the model: protobuf ends at 2 GiB, and names and shapes need room too."""
@@ -62,8 +63,16 @@ def save(model: ir.Model, path: Path) -> None:
             )
             (Path(folder) / data.name).replace(data)
         else:
-            (Path(folder) / path.name).write_bytes(to_proto(model).SerializeToString(deterministic=True))
+            with (Path(folder) / path.name).open("wb") as file:
+                stream.write(*_framed(model), file)
         (Path(folder) / path.name).replace(path)
+
+
+def _framed(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
+    """The model as protobuf without the weights of the main graph, and those."""
+    bare = model.clone()
+    bare.graph.initializers.clear()
+    return _serialize(bare, model), list(model.graph.initializers.values())
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -75,9 +84,14 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             kind=FaultKind.OURS,
             hint="work on the saved file by its path",
         )
-    if _external(model):
-        model = ir.external_data.load_to_model(model.clone())
-    proto = ir.serde.serialize_model(model)
+    return _serialize(model.clone(), model)
+
+
+def _serialize(copy: ir.Model, model: ir.Model) -> onnx.ModelProto:
+    """`copy`, a clone of `model`, which it may change, as protobuf."""
+    if _external(copy):
+        copy = ir.external_data.load_to_model(copy)
+    proto = ir.serde.serialize_model(copy)
     declared = {
         value.name for graph in model.graphs() for node in graph for value in node.outputs if value.meta.get(DECLARED)
     }

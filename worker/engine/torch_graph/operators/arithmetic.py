@@ -6,9 +6,11 @@ from functools import reduce
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from worker.engine.torch_graph import host_arithmetic, unsigned
 from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.dtypes import TRAINABLE
 from worker.engine.torch_graph.host_arithmetic import elementwise, wrapping
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, host_rule, operator
@@ -68,10 +70,10 @@ def variadic(node: Node) -> Run:
 def clip(node: Node) -> Run:
     """min(high, max(low, x)): `high` wins where they cross. Either may be missing."""
     if node.version < _INPUTS_BECAME_LIMITS:
-        return _limited(node.get("min"), node.get("max"))
+        return _limited(node, node.get("min"), node.get("max"))
     low, high = node.constant(1), node.constant(2)
     if (low is not None) == node.has(1) and (high is not None) == node.has(2):
-        return _limited(low, high)
+        return _limited(node, low, high)
     return unsigned.ordered(node, lambda x, low=None, high=None: x.clamp(low, high))
 
 
@@ -111,9 +113,12 @@ def variadic_host(node: Node) -> Run:
     return elementwise(wrapping(functions[node.op], node))
 
 
-def _limited(low: float | None, high: float | None) -> Run:
+def _limited(node: Node, low: float | None, high: float | None) -> Run:
     if low is None and high is None:
         return lambda x, *_: x
+    if low is not None and high is not None and low <= high and node.input_type(0) in TRAINABLE:
+        # The gradient of nn.ReLU6, which is four times as fast as that of clamp.
+        return lambda x, *_: F.hardtanh(x, low, high)
     return lambda x, *_: x.clamp(low, high)
 
 
