@@ -3,7 +3,7 @@
     python -m benchmarks.torch_graph                    every model of the zoo at its large size
     python -m benchmarks.torch_graph bert resnet        some of them
     python -m benchmarks.torch_graph --size tiny        where the cost per node shows
-    python -m benchmarks.torch_graph --json             for machines
+    python -m benchmarks.torch_graph --json             for machines; --markdown: as the README has it
 
 Native module, TorchGraph and ONNX Runtime take turns in one process on one thread; each figure is a ratio of medians.
 Memory is the most that torch's allocator held during a training step, beyond what was held before it.
@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import onnxruntime as ort
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -31,6 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.zoo import Entry, Size, zoo
 from benchmarks.zoo.entry import outputs_of, quiet
+from benchmarks.zoo.judge import open_session
 from worker.engine import Graph, TorchGraph
 
 BATCH = 4
@@ -69,7 +69,7 @@ def measure(entry: Entry, folder: Path, seconds: float) -> Row:
     _train_the_same(native, module)
     example = entry.example(BATCH)
     inputs = list(example.values())
-    session = _session(path)
+    session = open_session(path)
     feed = dict(zip((each.name for each in session.get_inputs()), (each.numpy() for each in inputs), strict=True))
     forward = _take_turns(
         [
@@ -140,13 +140,6 @@ def _peak(call: Callable[[], object]) -> int:
     return most
 
 
-def _session(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,6 +147,7 @@ def main() -> None:
     parser.add_argument("--size", choices=("tiny", "large"), default="large")
     parser.add_argument("--seconds", type=float, default=6.0, help="per model")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     size: Size = asked.size
@@ -166,17 +160,33 @@ def main() -> None:
         ]
     if asked.json:
         print(json.dumps([asdict(row) | {"misses": row.misses} for row in rows], indent=2))
+    elif asked.markdown:
+        _print_markdown(rows)
     else:
         _print(rows)
 
 
+COLUMNS = ("native ms", "forward", "training step", "peak memory", "forward / ONNX Runtime", "misses its goal")
+
+
+def _cells(row: Row) -> list[str]:
+    figures = (row.native_ms, row.forward, row.train, row.memory, row.onnxruntime)
+    return [row.name, *(f"{figure:.2f}" for figure in figures), ", ".join(row.misses) or "-"]
+
+
+def _print_markdown(rows: Sequence[Row]) -> None:
+    print("| model | " + " | ".join(COLUMNS) + " |")
+    print("|---|" + "---:|" * (len(COLUMNS) - 1) + "---|")
+    for row in rows:
+        print("| " + " | ".join(_cells(row)) + " |")
+
+
 def _print(rows: Sequence[Row]) -> None:
-    table = Table("model", title="TorchGraph over native torch, one thread (ONNX Runtime in the last column)")
-    for column in ("native ms", "forward", "training step", "peak memory", "forward / ORT", "misses its goal"):
+    table = Table("model", title="TorchGraph over native torch, one thread")
+    for column in COLUMNS:
         table.add_column(column, justify="right")
     for row in rows:
-        figures = (row.native_ms, row.forward, row.train, row.memory, row.onnxruntime)
-        table.add_row(row.name, *(f"{figure:.2f}" for figure in figures), ", ".join(row.misses) or "-")
+        table.add_row(*_cells(row))
     Console(width=110).print(table)
     missed = sum(bool(row.misses) for row in rows)
     print(f"{len(rows) - missed} of {len(rows)} models reach their goals")
