@@ -1,7 +1,7 @@
 """`quantize.static`: integer weights and activations with ranges from calibration data, as Q/DQ pairs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_static import QuantizeStatic
@@ -12,6 +12,7 @@ from worker.engine.measure.comparison import compare_outputs
 from worker.engine.measure.kernels import KernelCount
 from worker.engine.methods.method import Method, StepContext, split_layers
 from worker.engine.quantization.calibration import find_extremes, find_histograms
+from worker.engine.quantization.equalization import equalize
 from worker.engine.quantization.gate import check_gain, obstacle_in_weights, refuse_quantized
 from worker.engine.quantization.nodes import attribute, weight_after
 from worker.engine.quantization.placement import CORE, WIDE, Placement, Range, place
@@ -44,15 +45,19 @@ class StaticQuantization(Method[QuantizeStatic]):
         if not layers or context.calibration is None:
             raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         samples = Samples(folded.inputs, context.calibration)
-        ranges, unbounded = _calibrate(folded, samples, step, context)
-        left_out = _left_out(folded, layers, unbounded)
-        if all(layer.node.name in left_out for layer in layers):
-            for layer in layers:
-                context.record.skipped(layer, _UNBOUNDED)
-            raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
-        best = _choose(folded, _candidates(folded, left_out, ranges, step), samples, context)
+        candidates, variants = list[_Candidate](), list(_variants(folded, step))
+        for number, (source, what) in enumerate(variants):
+            share = number / len(variants), 1 / len(variants)
+            ranges, unbounded = _calibrate(source, samples, step, _part_of(context, share))
+            left_out = _left_out(source, layers, unbounded)
+            if all(layer.node.name in left_out for layer in layers):
+                for layer in layers:
+                    context.record.skipped(layer, _UNBOUNDED)
+                raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
+            candidates += _candidates(source, left_out, ranges, step, what)
+        best = _choose(folded, candidates, samples, context)
         for layer in layers:
-            _record(layer, folded, best.graph, context)
+            _record(layer, best.source, best.graph, context)
         context.record.note_held_back()
         context.record.note(best.kernels.told())
         return best.graph
@@ -84,11 +89,18 @@ def _obstacle_in_node(layer: Layer) -> str | None:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One way to place the pairs, and what came of it."""
+    """One way to place the pairs, and what came of it. `source`: the float graph they were put into."""
 
+    source: Graph
     graph: Graph
     kernels: KernelCount
     what: str
+
+
+def _part_of(context: StepContext, share: tuple[float, float]) -> StepContext:
+    """The context of a part of the work, which begins at a share of its progress and is a share of it."""
+    start, length = share
+    return replace(context, progress=lambda done, message: context.progress(start * 0.6 + length * done, message))
 
 
 def _calibrate(
@@ -120,8 +132,16 @@ def _left_out(graph: Graph, layers: list[Layer], unbounded: set[str]) -> set[str
     }
 
 
+def _variants(graph: Graph, step: QuantizeStatic) -> Iterator[tuple[Graph, str]]:
+    """Float graphs that compute the same, and how they are told apart; with an `include` nothing else is touched."""
+    yield graph, ""
+    equalized = graph.clone()
+    if not step.include and not step.exclude and equalize(equalized):
+        yield equalized, " after cross-layer equalization"
+
+
 def _candidates(
-    graph: Graph, left_out: set[str], ranges: Mapping[str, Range], step: QuantizeStatic
+    graph: Graph, left_out: set[str], ranges: Mapping[str, Range], step: QuantizeStatic, variant: str
 ) -> list[_Candidate]:
     """The ways that gain something; with an `include` only the layers it names are touched.
 
@@ -136,7 +156,7 @@ def _candidates(
     for what, operators in ways.items():
         quantized = place(graph, Placement(operators, left_out), ranges, step)
         try:
-            found.append(_Candidate(quantized, check_gain(graph, quantized), what))
+            found.append(_Candidate(graph, quantized, check_gain(graph, quantized), what + variant))
         except SlimlineError as error:
             refusals.append(error)
     if not found:
@@ -154,8 +174,8 @@ def _choose(graph: Graph, candidates: list[_Candidate], samples: Samples, contex
         context.record.note(f"quantizing {candidate.what}: {decibels:.1f} dB, {borders}")
         judged.append((candidate, decibels))
     best = max(decibels for _, decibels in judged)
-    near = [candidate for candidate, decibels in judged if decibels >= best - ONE_BIT_DB]
-    return min(near, key=lambda candidate: (candidate.kernels.borders, -candidate.kernels.integer))
+    near = [(candidate, decibels) for candidate, decibels in judged if decibels >= best - ONE_BIT_DB]
+    return min(near, key=lambda pair: (pair[0].kernels.borders, -pair[0].kernels.integer, -pair[1]))[0]
 
 
 def _record(layer: Layer, before: Graph, after: Graph, context: StepContext) -> None:
