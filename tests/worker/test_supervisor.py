@@ -288,7 +288,7 @@ def test_many_at_once_leave_no_descriptor_and_no_process(
     for thread in threads:
         thread.join()
     assert [type(outcome) for outcome in done] == [Completed] * 100
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     server = psutil.Process(light_server.pid)
     assert server.children() == []
     assert server.num_fds() < 12
