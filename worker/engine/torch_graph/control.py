@@ -10,6 +10,7 @@ import torch
 from app.contracts.failure import SlimlineError
 from worker.engine.torch_graph.context import Context
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.host import as_scalar
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.plan import CONTEXT, Plan
 from worker.engine.torch_graph.scope import Scope, Value
@@ -102,7 +103,7 @@ def _add_if(planner: "Planner", scope: Scope, node: ir.Node) -> None:
     split = len(bodies[0].captured)
 
     def run(context: Context, holds: Any, *captured: Any) -> tuple[Any, ...]:
-        if _scalar(holds):
+        if as_scalar(holds):
             taken, own, others = then, captured[:split], captured[split:]
         else:
             taken, own, others = otherwise, captured[split:], captured[:split]
@@ -136,14 +137,14 @@ def _add_loop(planner: "Planner", scope: Scope, node: ir.Node) -> None:
     empty = [_empty(value) for value in graph.outputs[1 + carried :]]
 
     def run(context: Context, trips: Any, holds: Any, *values: Any) -> tuple[Any, ...]:
-        trips, goes_on = _scalar(trips), True if holds is None else _scalar(holds)
+        trips, goes_on = as_scalar(trips), True if holds is None else as_scalar(holds)
         state, captured = list(values[:carried]), values[carried:]
         rows: list[list[torch.Tensor]] = [[] for _ in empty]
         count = 0
         while goes_on and (trips is None or count < trips):
             context.count_iteration()
             goes_on, *results = plan.run(context, [count, goes_on, *state, *captured])
-            goes_on, state = _scalar(goes_on), results[:carried]
+            goes_on, state = as_scalar(goes_on), results[:carried]
             for row, each in zip(rows, results[carried:], strict=True):
                 row.append(each)
             count += 1
@@ -165,13 +166,6 @@ def _finish(planner: "Planner", scope: Scope, node: ir.Node, run: Callable[..., 
         scope.define(value, Value(tensor=slot))
 
 
-def _scalar(number: Any) -> Any:
-    """The one number in what may be a list around it."""
-    while isinstance(number, list):
-        (number,) = number
-    return number
-
-
 def _empty(value: ir.Value) -> Callable[[Context], torch.Tensor]:
     """Makes what a loop of no iterations stacks: no rows of the shape that `value` is declared to have."""
     sizes = [dim if isinstance(dim, int) else 0 for dim in value.shape or ()]
@@ -188,6 +182,7 @@ class _Scan:
     input_steps: tuple[int, ...]
     output_axes: tuple[int, ...]
     output_steps: tuple[int, ...]
+    empty: tuple[Callable[[Context], torch.Tensor], ...]
 
     def run(self, plan: Plan, context: Context, values: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """`values`: initial states, what is scanned, what the body captures. Gives final states and stacked outputs."""
@@ -208,9 +203,10 @@ class _Scan:
             state = results[: self.states]
             for row, each in zip(rows, results[self.states :], strict=True):
                 row.append(each)
+        outputs = zip(rows, self.empty, self.output_axes, self.output_steps, strict=True)
         stacks = [
-            torch.stack(row if step > 0 else row[::-1], axis if axis >= 0 else axis + row[0].dim() + 1)
-            for row, axis, step in zip(rows, self.output_axes, self.output_steps, strict=True)
+            torch.stack(row[::step]).movedim(0, axis) if row else make(context).movedim(0, axis)
+            for row, make, axis, step in outputs
         ]
         return (*state, *stacks)
 
@@ -226,6 +222,7 @@ def _add_scan(planner: "Planner", scope: Scope, node: ir.Node) -> None:
         tuple(-1 if backwards else 1 for backwards in _ints(node, "scan_input_directions", scanned)),
         tuple(_ints(node, "scan_output_axes", outputs)),
         tuple(-1 if backwards else 1 for backwards in _ints(node, "scan_output_directions", outputs)),
+        tuple(map(_empty, graph.outputs[states:])),
     )
     body = Body(planner, scope, graph, [None] * len(graph.inputs))
     plan = body.finish(body.tensors())

@@ -41,3 +41,15 @@ def _stack(numbers: Any, dtype: torch.dtype, device: torch.device) -> torch.Tens
     if isinstance(numbers, list):
         return torch.stack([_stack(number, dtype, device) for number in numbers])
     return torch.scalar_tensor(numbers, dtype=dtype, device=device)
+
+
+def as_scalar(numbers: Any) -> Any:
+    """The number itself, or the only one of a list, which files often hold instead. Raises ValueError for several."""
+    while isinstance(numbers, list):
+        (numbers,) = numbers
+    return numbers
+
+
+def as_list(numbers: Any) -> list[Any]:
+    """The list itself, or a list of the one number."""
+    return numbers if isinstance(numbers, list) else [numbers]

@@ -192,8 +192,8 @@ def _rank(value: ir.Value | None) -> int | None:
 def _fits_host(scope: Scope, node: ir.Node) -> bool:
     """Whether all inputs are Python numbers already, and the outputs may be."""
     given = [value for value in map(scope.resolve, node.inputs) if value is not None]
-    types = [value.dtype for value in node.outputs if value.dtype is not None]
-    return bool(given) and all(map(scope.is_host, given)) and HOST_TYPES.issuperset(types)
+    types = {scope.type_of(value) for value in given} | {value.dtype for value in node.outputs}
+    return bool(given) and all(map(scope.is_host, given)) and HOST_TYPES.issuperset(types - {None})
 
 
 def _add_on_host(scope: Scope, node: ir.Node, run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
-from worker.engine.torch_graph.host import HOST_TYPES, MOST_ELEMENTS, promotion, read
+from worker.engine.torch_graph.host import HOST_TYPES, MOST_ELEMENTS, as_scalar, promotion, read
 from worker.engine.torch_graph.plan import CONTEXT, NOTHING, Instruction, Plan, finish
 from worker.engine.torch_graph.source import Source
 from worker.engine.torch_graph.table import Run
@@ -126,11 +126,11 @@ class Scope:
         if value is None:
             return NOTHING
         forms = self._forms(value)
-        if forms.constant is None and value in self._source.numbers:
-            forms.constant = self._numbers_of(self._source.numbers[value])
         if forms.host is None:
             if forms.constant is not None:
                 forms.host = self.slot(forms.constant)
+            elif value in self._source.numbers:
+                forms.host = self.slot(self._numbers_of(self._source.numbers[value]))
             elif value in self._from_around and self.parent:
                 forms.host = self._capture(self.parent.host(value))
             else:
@@ -158,10 +158,7 @@ class Scope:
         value = self.resolve(value)
         weight = self._source.numbers.get(value) if value is not None else None
         if is_lone and weight is not None and self._source.weights[weight].is_lone:
-            numbers = self._numbers_of(weight)
-            while isinstance(numbers, list):
-                (numbers,) = numbers
-            return numbers
+            return as_scalar(self._numbers_of(weight))
         return self.constant(value)
 
     def type_of(self, value: ir.Value | None) -> ir.DataType | None:

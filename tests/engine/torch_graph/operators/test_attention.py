@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from app.contracts.failure import SlimlineError
-from worker.engine.torch_graph.dot_product import Attend
+from worker.engine.torch_graph.kernels.dot_product import Attend
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import find_operator
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from app.contracts.failure import SlimlineError
-from worker.engine.torch_graph.affine_quantization import align, decode, divide, encode
-from worker.engine.torch_graph.fake_quantize import bounds, fake_quantize, fake_quantize_float
+from worker.engine.torch_graph.kernels.affine_quantization import align, decode, divide, encode
+from worker.engine.torch_graph.kernels.fake_quantize import bounds, fake_quantize, fake_quantize_float
 
 T = ir.DataType
 Node = Callable[..., list[np.ndarray]]

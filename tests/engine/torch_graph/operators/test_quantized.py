@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from worker.engine.torch_graph.integer_arithmetic import multiply
+from worker.engine.torch_graph.kernels.integer_arithmetic import multiply
 
 Node = Callable[..., list[np.ndarray]]
 RNG = np.random.default_rng(0)

@@ -4,9 +4,9 @@ from functools import partial
 
 import onnx_ir as ir
 
-from worker.engine.torch_graph.affine_quantization import bounds, has_bounds
-from worker.engine.torch_graph.fake_quantize import fake_quantize, fake_quantize_float
 from worker.engine.torch_graph.fusion.pattern import Fused
+from worker.engine.torch_graph.kernels.affine_quantization import bounds, has_bounds
+from worker.engine.torch_graph.kernels.fake_quantize import fake_quantize, fake_quantize_float
 from worker.engine.torch_graph.scope import Scope
 
 _DEFAULT_AXIS = 1

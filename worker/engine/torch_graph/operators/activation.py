@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph import unsigned
+from worker.engine.torch_graph.kernels import unsigned
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph import host_arithmetic, unsigned
-from worker.engine.torch_graph.bits import on_bits
 from worker.engine.torch_graph.dtypes import TRAINABLE
-from worker.engine.torch_graph.host_arithmetic import elementwise, wrapping
+from worker.engine.torch_graph.kernels import host_arithmetic, unsigned
+from worker.engine.torch_graph.kernels.bits import on_bits
+from worker.engine.torch_graph.kernels.host_arithmetic import elementwise, wrapping
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, host_rule, operator
 

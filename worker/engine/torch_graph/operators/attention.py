@@ -6,10 +6,10 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.dot_product import FLAT, Attend, band, join_masks, merge_heads, split_heads
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.kernels.dot_product import FLAT, Attend, band, join_masks, merge_heads, split_heads
+from worker.engine.torch_graph.kernels.rotary import rotate
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rotary import rotate
 from worker.engine.torch_graph.table import Run, operator
 
 # Inputs and outputs by number, legend as in `dot_product`.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from worker.engine.torch_graph import unsigned
-from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.kernels import unsigned
+from worker.engine.torch_graph.kernels.bits import on_bits
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
 

@@ -7,9 +7,9 @@ import torch
 
 from worker.engine.torch_graph.dtypes import HELD_AS, held_as
 from worker.engine.torch_graph.host import HOST_TYPES
-from worker.engine.torch_graph.host_arithmetic import elementwise
+from worker.engine.torch_graph.kernels.host_arithmetic import elementwise
+from worker.engine.torch_graph.kernels.rounding import FLOAT8, MINIFLOATS, SMALL_WHOLE, from_code, to_code, to_type
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rounding import FLOAT8, MINIFLOATS, SMALL_WHOLE, from_code, to_code, to_type
 from worker.engine.torch_graph.table import Run, host_rule, operator
 
 T = ir.DataType

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.bits import on_bits
 from worker.engine.torch_graph.context import check_size
+from worker.engine.torch_graph.kernels.bits import on_bits
+from worker.engine.torch_graph.kernels.windows import Window, extents, read_window, resolve_pads, spread
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import Window, extents, read_window, resolve_pads, spread
 from worker.engine.torch_graph.table import Run, operator
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from worker.engine.torch_graph import unsigned
-from worker.engine.torch_graph.host_arithmetic import elementwise
+from worker.engine.torch_graph.kernels import unsigned
+from worker.engine.torch_graph.kernels.host_arithmetic import elementwise
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, host_rule, operator
 

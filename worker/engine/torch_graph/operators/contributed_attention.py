@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.dot_product import FLAT, Attend, band, merge_heads, split_heads
+from worker.engine.torch_graph.kernels.dot_product import FLAT, Attend, band, merge_heads, split_heads
+from worker.engine.torch_graph.kernels.rotary import rotate
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rotary import rotate
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 
 Pair = tuple[torch.Tensor, torch.Tensor]

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.affine_quantization import align
+from worker.engine.torch_graph.kernels.affine_quantization import align
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.affine_quantization import bounds, decode, eight_bit_type, quantizer
 from worker.engine.torch_graph.dtypes import held_as
-from worker.engine.torch_graph.integer_arithmetic import centre
+from worker.engine.torch_graph.kernels.affine_quantization import bounds, decode, eight_bit_type, quantizer
+from worker.engine.torch_graph.kernels.integer_arithmetic import centre
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 

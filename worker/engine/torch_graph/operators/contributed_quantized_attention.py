@@ -8,8 +8,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from worker.engine.torch_graph.dot_product import FLAT, merge_heads, split_heads
-from worker.engine.torch_graph.integer_arithmetic import multiply, per_column
+from worker.engine.torch_graph.kernels.dot_product import FLAT, merge_heads, split_heads
+from worker.engine.torch_graph.kernels.integer_arithmetic import multiply, per_column
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.operators.contributed_attention import read_masked, refuse_forms
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator

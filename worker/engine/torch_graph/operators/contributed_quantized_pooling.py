@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.affine_quantization import quantizer
-from worker.engine.torch_graph.integer_arithmetic import centre
+from worker.engine.torch_graph.kernels.affine_quantization import quantizer
+from worker.engine.torch_graph.kernels.integer_arithmetic import centre
+from worker.engine.torch_graph.kernels.windows import Pads, flat_pads, read_window, resolve_pads, spread, window_counts
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import Pads, flat_pads, read_window, resolve_pads, spread, window_counts
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 
 Zero = torch.Tensor | None

@@ -5,10 +5,10 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from worker.engine.torch_graph.affine_quantization import bounds, eight_bit_type, encode, uint8_range
 from worker.engine.torch_graph.dtypes import held_as
-from worker.engine.torch_graph.fake_quantize import round_straight_through
-from worker.engine.torch_graph.integer_arithmetic import Parameter, centre, multiply, per_column, summing_type
+from worker.engine.torch_graph.kernels.affine_quantization import bounds, eight_bit_type, encode, uint8_range
+from worker.engine.torch_graph.kernels.fake_quantize import round_straight_through
+from worker.engine.torch_graph.kernels.integer_arithmetic import Parameter, centre, multiply, per_column, summing_type
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 

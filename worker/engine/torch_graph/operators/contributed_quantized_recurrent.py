@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
-from worker.engine.torch_graph.integer_arithmetic import centre, summing_type
+from worker.engine.torch_graph.kernels.integer_arithmetic import centre, summing_type
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.operators.contributed_quantized_products import multiply_dynamically
 from worker.engine.torch_graph.operators.recurrent import Layer, read_reverses, turned

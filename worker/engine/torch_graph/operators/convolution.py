@@ -10,8 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import (
+from worker.engine.torch_graph.kernels.windows import (
     Pads,
     Window,
     extents,
@@ -24,6 +23,7 @@ from worker.engine.torch_graph.padding import (
     share,
     spread,
 )
+from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
 
 Kernel = Callable[..., torch.Tensor]

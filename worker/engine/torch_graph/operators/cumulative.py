@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.host import as_scalar
+from worker.engine.torch_graph.kernels.bits import on_bits
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, operator
 
 _HALF = 2

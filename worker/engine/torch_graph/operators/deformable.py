@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.kernels.windows import Window, read_window, spread
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import Window, read_window, spread
 from worker.engine.torch_graph.table import Run, operator
 
 MOST_AXES = 3

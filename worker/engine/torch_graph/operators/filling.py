@@ -9,9 +9,8 @@ import torch
 
 from worker.engine.torch_graph.context import Context, check_size
 from worker.engine.torch_graph.dtypes import held_as
-from worker.engine.torch_graph.host import HOST_TYPES, MOST_ELEMENTS
+from worker.engine.torch_graph.host import HOST_TYPES, MOST_ELEMENTS, as_scalar
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, host_rule, operator
 
 _COUNTS_BACK = 11

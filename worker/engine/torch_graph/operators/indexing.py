@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.kernels.bits import on_bits
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, host_rule, operator
 

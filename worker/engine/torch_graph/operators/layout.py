@@ -5,8 +5,8 @@ import math
 import torch
 
 from worker.engine.torch_graph.context import check_size
+from worker.engine.torch_graph.host import as_list
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_list
 from worker.engine.torch_graph.table import Run, operator
 
 

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from worker.engine.torch_graph.host import MOST_ELEMENTS
+from worker.engine.torch_graph.host import MOST_ELEMENTS, as_list
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_list
 from worker.engine.torch_graph.table import Run, host_rule
 
 

@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from worker.engine.torch_graph.dot_product import split_heads
+from worker.engine.torch_graph.kernels.dot_product import split_heads
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
 

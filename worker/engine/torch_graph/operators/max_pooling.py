@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from worker.engine.torch_graph.context import check_size
+from worker.engine.torch_graph.kernels.pool_window import PoolWindow, read_pool
+from worker.engine.torch_graph.kernels.windows import flat_pads, pad, spread
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import flat_pads, pad, spread
-from worker.engine.torch_graph.pool_window import PoolWindow, read_pool
 from worker.engine.torch_graph.table import Run, operator
 
 KERNELS: Mapping[int, Callable[..., torch.Tensor]] = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}

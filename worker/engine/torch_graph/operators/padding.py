@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.bits import on_bits
 from worker.engine.torch_graph.context import check_size
+from worker.engine.torch_graph.host import as_scalar
+from worker.engine.torch_graph.kernels.bits import on_bits
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, operator
 
 Margins = list[tuple[int, int]]

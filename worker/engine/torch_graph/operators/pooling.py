@@ -7,9 +7,9 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.kernels.pool_window import PoolWindow, read_pool
+from worker.engine.torch_graph.kernels.windows import Pads, flat_pads, pad
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import Pads, flat_pads, pad
-from worker.engine.torch_graph.pool_window import PoolWindow, read_pool
 from worker.engine.torch_graph.table import Run, operator
 
 AVERAGE: Mapping[int, Callable[..., torch.Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

@@ -6,10 +6,18 @@ import onnx_ir as ir
 import torch
 
 from app.contracts.failure import SlimlineError
-from worker.engine.torch_graph.affine_quantization import align, bounds, decode, divide, encode, has_bounds, uint8_range
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.kernels.affine_quantization import (
+    align,
+    bounds,
+    decode,
+    divide,
+    encode,
+    has_bounds,
+    uint8_range,
+)
+from worker.engine.torch_graph.kernels.rounding import FLOAT8, MINIFLOATS, to_type
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rounding import FLOAT8, MINIFLOATS, to_type
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 
 T = ir.DataType

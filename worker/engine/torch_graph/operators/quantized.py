@@ -5,9 +5,9 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from worker.engine.torch_graph.affine_quantization import bounds, eight_bit_type
 from worker.engine.torch_graph.dtypes import held_as
-from worker.engine.torch_graph.integer_arithmetic import (
+from worker.engine.torch_graph.kernels.affine_quantization import bounds, eight_bit_type
+from worker.engine.torch_graph.kernels.integer_arithmetic import (
     Convolution,
     multiply,
     per_channel,

@@ -9,8 +9,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from worker.engine.torch_graph.context import Context, check_size
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.host import as_scalar
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, operator
 
 _MASK_IS_BOOL = 10

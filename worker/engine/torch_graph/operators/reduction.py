@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from worker.engine.torch_graph import host_arithmetic, unsigned
-from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.host import as_list
+from worker.engine.torch_graph.kernels import host_arithmetic, unsigned
+from worker.engine.torch_graph.kernels.bits import on_bits
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_list
 from worker.engine.torch_graph.table import Run, host_rule, operator
 
 Reduction = Callable[..., torch.Tensor]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
 from worker.engine.torch_graph.context import check_size
-from worker.engine.torch_graph.interpolation import (
+from worker.engine.torch_graph.kernels.interpolation import (
     COORDINATES,
     NEAREST,
     Axis,

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import torch
 
-from worker.engine.torch_graph.bits import on_bits
+from worker.engine.torch_graph.kernels.bits import on_bits
+from worker.engine.torch_graph.kernels.unsigned import ordered
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
-from worker.engine.torch_graph.unsigned import ordered
 
 _REDUCTIONS: Mapping[str, str] = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 _COMPARING = frozenset({"max", "min"})

@@ -2,11 +2,11 @@
 
 import torch
 
-from worker.engine.torch_graph.bits import in_order, on_bits
+from worker.engine.torch_graph.host import as_scalar
+from worker.engine.torch_graph.kernels.bits import in_order, on_bits
+from worker.engine.torch_graph.kernels.unsigned import from_order, instead
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, operator
-from worker.engine.torch_graph.unsigned import from_order, instead
 
 
 @operator("TopK", host=(1,))

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from worker.engine.torch_graph.host import as_scalar
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, operator
 
 Sequence = list[torch.Tensor]

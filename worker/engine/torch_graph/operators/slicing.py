@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from worker.engine.torch_graph.bits import on_bits
 from worker.engine.torch_graph.context import check_size
+from worker.engine.torch_graph.host import as_list, as_scalar
+from worker.engine.torch_graph.kernels.bits import on_bits
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_list, as_scalar
 from worker.engine.torch_graph.table import Run, host_rule, operator
 
 _RANGES_ARE_INPUTS = 10

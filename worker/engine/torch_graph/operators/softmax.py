@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from worker.engine.torch_graph.half_precision import HALVES, rounds_each_step, stepwise_softmax
+from worker.engine.torch_graph.kernels.half_precision import HALVES, rounds_each_step, stepwise_softmax
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
 

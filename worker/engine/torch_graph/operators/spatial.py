@@ -8,9 +8,9 @@ from itertools import product
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.bits import on_bits
 from worker.engine.torch_graph.context import check_size
-from worker.engine.torch_graph.interpolation import cubic_kernel, linear_kernel
+from worker.engine.torch_graph.kernels.bits import on_bits
+from worker.engine.torch_graph.kernels.interpolation import cubic_kernel, linear_kernel
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run, operator
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from worker.engine.torch_graph.host import as_scalar
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rank import as_scalar
 from worker.engine.torch_graph.table import Run, operator
 
 # Suffixes: N boxes, C classes, M boxes still in the race, K boxes chosen.

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from worker.engine.torch_graph.bits import in_order
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.kernels.bits import in_order
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.table import Run
 

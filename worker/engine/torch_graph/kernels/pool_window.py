@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import (
+from worker.engine.torch_graph.kernels.windows import (
     Pads,
     Window,
     extents,
@@ -18,6 +17,7 @@ from worker.engine.torch_graph.padding import (
     spread,
     window_counts,
 )
+from worker.engine.torch_graph.node import Node
 
 
 @dataclass(frozen=True)

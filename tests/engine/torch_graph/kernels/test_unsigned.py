@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from worker.engine.torch_graph import unsigned
+from worker.engine.torch_graph.kernels import unsigned
 
 TYPES = [np.uint16, np.uint32, np.uint64]
 

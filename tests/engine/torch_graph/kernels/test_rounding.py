@@ -6,7 +6,7 @@ import torch
 from onnx.numpy_helper import saturate_cast, to_float8e8m0
 
 from worker.engine.torch_graph.dtypes import to_array
-from worker.engine.torch_graph.rounding import from_code, to_code, to_type
+from worker.engine.torch_graph.kernels.rounding import from_code, to_code, to_type
 
 FLOAT8 = [ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ, ir.DataType.FLOAT8E5M2, ir.DataType.FLOAT8E5M2FNUZ]
 EVERY_HALF = np.arange(1 << 16, dtype=np.uint16).view(np.float16)

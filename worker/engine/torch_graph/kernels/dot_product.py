@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
-from worker.engine.torch_graph.half_precision import rounds_each_step, stepwise_softmax
+from worker.engine.torch_graph.kernels.half_precision import rounds_each_step, stepwise_softmax
 
 FLAT = 3
 """Rank of a tensor with its heads in the last dimension, (N, length, H * D)."""

@@ -10,8 +10,8 @@ import torch
 
 from app.contracts.failure import SlimlineError
 from worker.engine.torch_graph.dtypes import held_as
+from worker.engine.torch_graph.kernels.rounding import whole_range
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.rounding import whole_range
 
 T = ir.DataType
 Quantize = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]

@@ -6,9 +6,9 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from worker.engine.torch_graph.affine_quantization import align, bounds, collect, divide, widen
 from worker.engine.torch_graph.dtypes import held_as
-from worker.engine.torch_graph.rounding import MINIFLOATS, to_type
+from worker.engine.torch_graph.kernels.affine_quantization import align, bounds, collect, divide, widen
+from worker.engine.torch_graph.kernels.rounding import MINIFLOATS, to_type
 
 __all__ = [
     "FakeQuantize",

@@ -1,6 +1,6 @@
 """Exact sums of products of 8-bit codes. torch has no fast integer kernels, so a wide enough floating type does them.
 
-Windows and their padding are in `padding.py`.
+Windows and their padding are in `windows.py`.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.kernels.windows import Window, flat_pads, is_even, read_window, resolve_pads
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.padding import Window, flat_pads, is_even, read_window, resolve_pads
 
 Parameter = TypeVar("Parameter", torch.Tensor, torch.Tensor | None)
 """A scale or a zero point; what may be left out stays left out."""
