@@ -1,5 +1,6 @@
 """What an observer sees and may replace, and that a call keeps no tensor longer than its last reader."""
 
+import copy
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,27 @@ def test_several_observers_are_called_in_order_and_end_one_by_one(layers: TorchG
         layers(torch.ones(1, 4))
     layers(torch.ones(1, 4))
     assert seen == ["first", "second", "second"]
+
+
+def test_a_student_learns_the_features_of_a_teacher(layers: TorchGraph) -> None:
+    student = copy.deepcopy(layers)
+    with torch.no_grad():
+        student.get_parameter("w1").add_(0.3)
+    optimizer, x, losses = torch.optim.Adam(student.parameters(), lr=0.05), torch.randn(16, 4), []
+    for _ in range(60):
+        features: list[torch.Tensor] = []
+        with layers.observe("a", features.append), student.observe("a", features.append):
+            with torch.no_grad():
+                layers(x)
+            student(x)
+        loss = (features[0] - features[1]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.01 * losses[0]
+    assert torch.allclose(student.get_parameter("w1"), layers.get_parameter("w1"), atol=0.1)
+    assert torch.equal(student.get_parameter("w2"), layers.get_parameter("w2"))
 
 
 def test_taylor_scores_equal_those_by_hand(layers: TorchGraph) -> None:

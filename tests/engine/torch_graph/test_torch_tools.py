@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize, prune
 from benchmarks.zoo.entry import Exported
 from benchmarks.zoo.judge import backward, distance, loss_of, onnx_outputs
 from worker.engine import Graph, TorchGraph
+from worker.engine.torch_graph.kernels.fake_quantize import fake_quantize
 
 NEAR = 1e-5
 AUTOCAST_NEAR = 0.05
@@ -142,6 +143,57 @@ def test_masks_act_train_and_are_written_back(tool: str, resnet: Exported, tmp_p
     assert not torch.allclose(stored, weight * mask)
     with torch.no_grad():
         assert distance(module(*inputs), onnx_outputs(tmp_path / "masked.onnx", inputs)) < NEAR
+
+
+class Codebook(nn.Module):
+    """16 numbers stand for all weights: what is trained is the numbers."""
+
+    places: Tensor
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        centres = torch.linspace(float(weight.min()), float(weight.max()), 16)
+        self.register_buffer("places", (weight[..., None] - centres).abs().argmin(-1))
+        return centres
+
+    def forward(self, centres: Tensor) -> Tensor:
+        return centres[self.places]
+
+
+class Quantizer(nn.Module):
+    """Four bits of one step, straight through."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.step = nn.Parameter(torch.tensor(step))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return fake_quantize(weight, self.step, None, axis=0, block_size=0, low=-8, high=7)
+
+
+@pytest.mark.parametrize("shared", [Codebook(), Quantizer(0.05)], ids=lambda each: type(each).__name__)
+def test_codebooks_and_quantizers_train_and_are_written_back(
+    shared: nn.Module, resnet: Exported, tmp_path: Path
+) -> None:
+    graph = Graph.load(resnet.plain)
+    module, inputs = TorchGraph(graph), tuple(resnet.entry.example(3).values())
+    name = "3.body.0.0.weight"
+    holder, leaf = module.place(name)
+    parametrize.register_parametrization(holder, leaf, shared)
+    before = getattr(holder, leaf).detach().clone()
+
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        backward(module(*inputs))
+        optimizer.step()
+    module.write_back()
+    graph.save(tmp_path / "shared.onnx")
+
+    stored = torch.tensor(graph.array(name))
+    assert len(stored.unique()) <= 16
+    assert not torch.equal(stored, before)
+    with torch.no_grad():
+        assert distance(module(*inputs), onnx_outputs(tmp_path / "shared.onnx", inputs)) < NEAR
 
 
 @pytest.mark.parametrize("name", ["resnet", "bert", "lstm"])

@@ -9,29 +9,21 @@ from typing import IO
 import onnx
 import onnx_ir as ir
 
-_MODEL_AFTER_GRAPH = ("opset_import", "metadata_props", "training_info", "functions", "configuration")
-_GRAPH_AFTER_INITIALIZERS = (
-    "doc_string",
-    "input",
-    "output",
-    "value_info",
-    "quantization_annotation",
-    "sparse_initializer",
-    "metadata_props",
-)
-_GRAPH_TAG, _INITIALIZER_TAG = b"\x3a", b"\x2a"
-"""Field 7 of ModelProto and field 5 of GraphProto, both with a length before them."""
+_GRAPH, _INITIALIZER = 7, 5
+"""Numbers of the fields `graph` of ModelProto and `initializer` of GraphProto."""
+_GRAPH_TAG, _INITIALIZER_TAG = bytes([_GRAPH << 3 | 2]), bytes([_INITIALIZER << 3 | 2])
+"""The fields' numbers with the wire type of what has a length before it."""
 
 
 def write(frame: onnx.ModelProto, initializers: Iterable[ir.Value], file: IO[bytes]) -> None:
     """Write `frame`, whose graph has no initializers of its own, with `initializers` in their place."""
     values = [value for value in initializers if value.const_value is not None]
     sizes = [_to_proto(value).ByteSize() for value in values]
-    graph_head, graph_tail = _split(frame.graph, _GRAPH_AFTER_INITIALIZERS)
+    graph_head, graph_tail = _split(frame.graph, _INITIALIZER)
     length = len(graph_head) + len(graph_tail)
     length += sum(len(_INITIALIZER_TAG) + len(_varint(size)) + size for size in sizes)
     frame.ClearField("graph")
-    model_head, model_tail = _split(frame, _MODEL_AFTER_GRAPH)
+    model_head, model_tail = _split(frame, _GRAPH)
     file.writelines((model_head, _GRAPH_TAG, _varint(length), graph_head))
     for value, size in zip(values, sizes, strict=True):
         file.writelines((_INITIALIZER_TAG, _varint(size), _to_proto(value).SerializeToString(deterministic=True)))
@@ -48,14 +40,14 @@ def _to_proto(value: ir.Value) -> onnx.TensorProto:
     return proto
 
 
-def _split(message: onnx.ModelProto | onnx.GraphProto, after: Iterable[str]) -> tuple[bytes, bytes]:
-    """The serialized fields before and after a place; `after`: those behind it, where the release of onnx has them."""
+def _split(message: onnx.ModelProto | onnx.GraphProto, place: int) -> tuple[bytes, bytes]:
+    """The serialized fields with numbers below `place` and above it; that field itself is empty."""
     whole = message.SerializeToString(deterministic=True)
     head = type(message)()
     head.CopyFrom(message)
-    for name in after:
-        if name in message.DESCRIPTOR.fields_by_name:
-            head.ClearField(name)
+    for field in message.DESCRIPTOR.fields:
+        if field.number > place:
+            head.ClearField(field.name)
     size = head.ByteSize()
     return whole[:size], whole[size:]
 

@@ -26,6 +26,8 @@ ONE_BIT_DB = 6.0
 _HINT = "It works on Conv, ConvTranspose, Gemm and MatMul outside of bodies; for LSTM use quantize.dynamic."
 _UNBOUNDED = "a tensor it reads or writes holds infinities"
 _JUDGED_SAMPLES = 64
+_CALIBRATING = 0.6
+"""Share of the work; the rest is measuring candidates."""
 _MATRIX = 2
 
 
@@ -100,7 +102,9 @@ class _Candidate:
 def _part_of(context: StepContext, share: tuple[float, float]) -> StepContext:
     """The context of a part of the work, which begins at a share of its progress and is a share of it."""
     start, length = share
-    return replace(context, progress=lambda done, message: context.progress(start * 0.6 + length * done, message))
+    return replace(
+        context, progress=lambda done, message: context.progress(start * _CALIBRATING + length * done, message)
+    )
 
 
 def _calibrate(
@@ -109,7 +113,7 @@ def _calibrate(
     """The range of every tensor, and the names of those that held infinities."""
 
     def progress(share: float) -> None:
-        context.progress(0.6 * share, f"calibrating on {min(step.samples, len(samples))} samples")
+        context.progress(_CALIBRATING * share, f"calibrating on {min(step.samples, len(samples))} samples")
 
     if step.calibrator == "percentile":
         histograms = find_histograms(graph, samples, step.samples, progress)
@@ -168,7 +172,7 @@ def _choose(graph: Graph, candidates: list[_Candidate], samples: Samples, contex
     """The most integer candidate whose fidelity lies within one bit of the best. It is measured, not told by name."""
     judged = []
     for index, candidate in enumerate(candidates):
-        context.progress(0.6 + 0.4 * index / len(candidates), f"measuring: {candidate.what}")
+        context.progress(_CALIBRATING + (1 - _CALIBRATING) * index / len(candidates), f"measuring: {candidate.what}")
         decibels = compare_outputs(graph, candidate.graph, samples, _JUDGED_SAMPLES)
         borders = counted(candidate.kernels.borders, "conversion")
         context.record.note(f"quantizing {candidate.what}: {decibels:.1f} dB, {borders}")

@@ -52,7 +52,7 @@ def _pairs(graph: Graph) -> Iterator[_Pair]:
         if not _is_scalable(node):
             continue
         reader = _only_reader_of(node.outputs[0])
-        while reader is not None and reader.op_type in _COMMUTING and len(reader.inputs) <= 2:  # noqa: PLR2004 - x, slope
+        while reader is not None and reader.op_type in _COMMUTING:
             reader = _only_reader_of(reader.outputs[0])
         if reader is not None and _is_scalable(reader) and _channels_fit(node, reader):
             yield _Pair(node, reader)
@@ -92,9 +92,13 @@ def _channels_fit(first: ir.Node, second: ir.Node) -> bool:
     for node, axis in ((first, _output_axis(first)), (second, _input_axis(second))):
         weight = node.inputs[1]
         sizes.append(weight.shape[axis] if weight is not None and weight.shape is not None else None)
-    bias = first.inputs[2] if len(first.inputs) > 2 else None  # noqa: PLR2004 - x, weight, bias
+    bias = _bias(first)
     has_own_bias = bias is None or (bias.shape is not None and tuple(bias.shape.numpy()) == (sizes[0],))
     return sizes[0] is not None and sizes[0] == sizes[1] and has_own_bias and first.op_type == second.op_type
+
+
+def _bias(node: ir.Node) -> ir.Value | None:
+    return next(iter(node.inputs[2:]), None)
 
 
 def _output_axis(node: ir.Node) -> int:
@@ -117,7 +121,7 @@ def _balance(pair: _Pair, arrays: dict[ir.Value, Array]) -> float:
     scales = balancing_scales(_ranges(arrays[before], axes[0]), _ranges(arrays[after], axes[1]))
     arrays[before] /= _along(scales, arrays[before].ndim, axes[0])
     arrays[after] *= _along(scales, arrays[after].ndim, axes[1])
-    bias = pair.first.inputs[2] if len(pair.first.inputs) > 2 else None  # noqa: PLR2004 - x, weight, bias
+    bias = _bias(pair.first)
     if bias is not None:
         arrays[bias] /= scales
     return float(np.abs(scales - 1).max(initial=0))
