@@ -4,9 +4,7 @@ The steps that they are made of are in the folder `drafts`.
 """
 
 import importlib
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.engine.torch_graph.drafts import draft as drafting
+from tests.engine.torch_graph.drafts.draft import STEPS
 from worker.engine import Graph, TorchGraph
 
-sys.path.append(str(Path(__file__).parent))  # test folders are no packages
 for _family in ("elementwise", "layout", "layers", "whole_numbers", "bodies"):
-    importlib.import_module(f"drafts.{_family}")
-drafting = importlib.import_module("drafts.draft")
-STEPS: dict[str, Callable[[Any], object]] = drafting.STEPS
+    importlib.import_module(f"tests.engine.torch_graph.drafts.{_family}")  # enters its steps
 TOLERANCE = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
 MOST = 2000
 """Elements of the largest tensor."""

@@ -2,8 +2,9 @@
 
 import numpy as np
 import onnx
-from drafts.draft import Draft, step
 from onnx import helper, numpy_helper
+
+from tests.engine.torch_graph.drafts.draft import Draft, step
 
 
 def body(d: Draft, x: str, dtype: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:

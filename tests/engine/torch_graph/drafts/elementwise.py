@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
-from drafts.draft import ALL, FLOATS, INTS, NUMBERS, Draft, step
 from onnx import helper
+
+from tests.engine.torch_graph.drafts.draft import ALL, FLOATS, INTS, NUMBERS, Draft, step
 
 SMOOTH_UNARY = ("Sigmoid", "Tanh", "Softplus", "Sin", "Cos", "Atan", "Neg", "Mish", "Identity")
 UNARY = (

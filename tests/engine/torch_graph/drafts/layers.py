@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from drafts.draft import FLOATS, NUMBERS, Draft, step
+
+from tests.engine.torch_graph.drafts.draft import FLOATS, NUMBERS, Draft, step
 
 
 @step

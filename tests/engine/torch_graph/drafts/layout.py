@@ -1,9 +1,10 @@
 """Steps that arrange, choose, repeat or make elements, and compute the shapes for that."""
 
 import numpy as np
-from drafts.draft import ALL, FLOATS, NUMBERS, Draft, step
 from hypothesis import strategies as st
 from onnx import numpy_helper
+
+from tests.engine.torch_graph.drafts.draft import ALL, FLOATS, NUMBERS, Draft, step
 
 
 @step

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from drafts.draft import Draft, step
 from onnx import TensorProto, numpy_helper
+
+from tests.engine.torch_graph.drafts.draft import Draft, step
 
 FEW = 9
 SHAPES: Sequence[list[int]] = ([], [0], [1], [2], [3])
