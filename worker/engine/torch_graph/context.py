@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -11,8 +12,7 @@ from app.contracts.failure import SlimlineError
 
 MOST_ITERATIONS = 100_000
 """Bodies of Loop and Scan that one call may run."""
-MOST_BYTES = min(1 << 34, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-"""Bytes a single tensor made from numbers in the graph may have: 16 GiB, or half of the machine's memory."""
+_LARGEST = 1 << 34
 
 
 @dataclass
@@ -36,17 +36,18 @@ class Context:
     def count_iteration(self) -> None:
         """Raises SlimlineError LOOP_ENDLESS beyond MOST_ITERATIONS."""
         self.iterations += 1
-        check_iterations(self.iterations)
+        if self.iterations > MOST_ITERATIONS:
+            raise SlimlineError(
+                "LOOP_ENDLESS",
+                f"loops ran over {MOST_ITERATIONS:,} iterations in one call",
+                hint="give the Loop a trip count or a condition that ends",
+            )
 
 
-def check_iterations(count: int) -> None:
-    """Raises SlimlineError LOOP_ENDLESS for more iterations than one call may run."""
-    if count > MOST_ITERATIONS:
-        raise SlimlineError(
-            "LOOP_ENDLESS",
-            f"loops ran, or ask for, over {MOST_ITERATIONS:,} iterations in one call",
-            hint="give the Loop a trip count or a condition that ends",
-        )
+@cache
+def most_bytes() -> int:
+    """Bytes a single tensor made from numbers in the graph may have: 16 GiB, or half of the machine's memory."""
+    return min(_LARGEST, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 
 
 def check_size(shape: Sequence[int], dtype: torch.dtype) -> None:
@@ -54,9 +55,9 @@ def check_size(shape: Sequence[int], dtype: torch.dtype) -> None:
     if torch.compiler.is_compiling():
         return
     size = math.prod(shape) * dtype.itemsize
-    if size > MOST_BYTES:
+    if size > most_bytes():
         raise SlimlineError(
             "TENSOR_TOO_LARGE",
-            f"a tensor of shape {list(shape)} would take {size:,} bytes; up to {MOST_BYTES:,} are made",
+            f"a tensor of shape {list(shape)} would take {size:,} bytes; up to {most_bytes():,} are made",
             hint="check the shapes that the graph computes",
         )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.host import as_scalar
 from worker.engine.torch_graph.kernels.dot_product import FLAT, Attend, band, merge_heads, split_heads
 from worker.engine.torch_graph.kernels.rotary import rotate
 from worker.engine.torch_graph.node import Node
@@ -190,7 +191,7 @@ def group_query_attention(node: Node) -> Run:
 
     def run(q: torch.Tensor, k: torch.Tensor | None, v: torch.Tensor | None, *others: Any) -> tuple[torch.Tensor, ...]:
         past_k, past_v, last, total, cos, sin = (*others, None, None)[:6]
-        queries, total = q.shape[1], total[0] if isinstance(total, list) else total
+        queries, total = q.shape[1], as_scalar(total)
         q, k, v = _by_head(q, k, v, heads, kv_heads)
         before = None if past_k is None or queries == total else last + 1 - queries
         if turns:

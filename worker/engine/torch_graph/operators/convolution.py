@@ -1,6 +1,6 @@
 """Convolutions on torch's kernels, of real numbers: those of integers are with the quantized operators.
 
-Deformable ones are in `deformable.py`, the padding arithmetic in `torch_graph/padding.py`.
+Deformable ones are in `deformable.py`, the padding arithmetic in `kernels/windows.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

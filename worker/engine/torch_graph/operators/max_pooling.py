@@ -1,4 +1,4 @@
-"""MaxPool, and MaxUnpool that undoes it. Other pools are in `pooling.py`, windows in `torch_graph/pool_window.py`."""
+"""MaxPool, and MaxUnpool that undoes it. Other pools are in `pooling.py`, windows in `kernels/pool_window.py`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -94,11 +94,11 @@ def max_unpool(node: Node) -> Run:
     Places count in the image that `kernel_shape`, `strides` and `pads` give; an `output_shape` lengthens that one.
     """
     pool = read_pool(node)
-    pads = [begin + end for begin, end in zip(*(spread(ends, pool.rank) for ends in pool.window.pads), strict=True)]
+    margins = [begin + end for begin, end in zip(*(spread(ends, pool.rank) for ends in pool.window.pads), strict=True)]
 
     def run(x: torch.Tensor, places: torch.Tensor, target: list[int] | None = None) -> torch.Tensor:
-        axes = zip(x.shape[2:], pool.strides, pads, pool.kernel, strict=True)
-        shape = [*x.shape[:2], *((size - 1) * stride - pad + n for size, stride, pad, n in axes)]
+        axes = zip(x.shape[2:], pool.strides, margins, pool.kernel, strict=True)
+        shape = [*x.shape[:2], *((size - 1) * stride - margin + n for size, stride, margin, n in axes)]
         check_size(shape, x.dtype)
         y = x.new_zeros(math.prod(shape)).scatter(0, places.flatten(), x.flatten()).view(shape)
         if target is None:

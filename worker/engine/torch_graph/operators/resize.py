@@ -1,4 +1,4 @@
-"""Resize and Upsample. How an axis maps to the original one is in `torch_graph/interpolation.py`."""
+"""Resize and Upsample. How an axis maps to the original one is in `kernels/interpolation.py`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
