@@ -34,6 +34,20 @@ def test_the_command_loads_no_server() -> None:
     assert not imported_by("import app.cli") & (HEAVY | {"fastapi", "sqlalchemy", "celery", "uvicorn"})
 
 
+def test_families_of_operators_stand_alone() -> None:
+    """What they share is in `kernels`; only an operator of com.microsoft may build on the one that it extends."""
+    operators = ROOT / "worker/engine/torch_graph/operators"
+    for path in operators.glob("*.py"):
+        names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        others = {name for name in names if name and name.startswith("worker.engine.torch_graph.operators.")}
+        assert not others or path.name.startswith("contributed_"), f"{path.name} imports {others}"
+
+
+def test_kernels_enter_no_operator() -> None:
+    for path in (ROOT / "worker/engine/torch_graph/kernels").glob("*.py"):
+        assert "@operator(" not in path.read_text(), path.name
+
+
 def test_the_engine_loads_no_service() -> None:
     service = {"celery", "sqlalchemy", "fastapi", "httpx", "obstore", "kombu", "redis"}
     assert not imported_by("from worker.engine import Graph, compress") & service

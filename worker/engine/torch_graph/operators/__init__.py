@@ -1,1 +1,1 @@
-"""The operators, one file per family. Each file enters its own into the table; none imports another family."""
+"""The operators, one file per family. None imports another, but a contributed one may build on what it extends."""

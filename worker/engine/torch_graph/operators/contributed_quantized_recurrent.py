@@ -10,11 +10,11 @@ import onnx_ir as ir
 import torch
 
 from worker.engine.torch_graph.kernels.integer_arithmetic import centre, summing_type
+from worker.engine.torch_graph.kernels.recurrent_activation import make_activations, read_activations
+from worker.engine.torch_graph.kernels.recurrent_cells import Gating, State, lstm_gating, sum_biases
 from worker.engine.torch_graph.node import Node
 from worker.engine.torch_graph.operators.contributed_quantized_products import multiply_dynamically
 from worker.engine.torch_graph.operators.recurrent import Layer, read_reverses, turned
-from worker.engine.torch_graph.operators.recurrent_activation import make_activations, read_activations
-from worker.engine.torch_graph.operators.recurrent_cells import Gating, State, lstm_gating, sum_biases
 from worker.engine.torch_graph.table import MICROSOFT, Run, operator
 
 T = ir.DataType

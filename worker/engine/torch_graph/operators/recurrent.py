@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.kernels.recurrent_activation import Activation, make_activations, read_activations
+from worker.engine.torch_graph.kernels.recurrent_cells import Cell, State, gru_cell, lstm_cell, rnn_cell, sweep
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.operators.recurrent_activation import Activation, make_activations, read_activations
-from worker.engine.torch_graph.operators.recurrent_cells import Cell, State, gru_cell, lstm_cell, rnn_cell, sweep
 from worker.engine.torch_graph.table import Run, operator
 
 REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}

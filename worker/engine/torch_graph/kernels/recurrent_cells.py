@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 
+from worker.engine.torch_graph.kernels.recurrent_activation import Activation
 from worker.engine.torch_graph.node import Node
-from worker.engine.torch_graph.operators.recurrent_activation import Activation
 
 State = tuple[torch.Tensor, ...]
 """The hidden state, then the cell where there is one: each (N, H)."""
