@@ -1,6 +1,6 @@
 """What the engine says while it works: written to a pipe by the child, stored by the reporter, streamed to clients."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -49,6 +49,14 @@ class Checkpoint(BaseModel):
     path: str
 
 
+class Repair(BaseModel):
+    """Something tried against the loss of quantization, and what it brought."""
+
+    name: str = Field(examples=["cross-layer equalization"])
+    gain_db: float | None = Field(None, description="SQNR of the model's outputs with it minus without, dB")
+    kept: bool
+
+
 class LayerRecord(BaseModel):
     """What one step did to one layer, or why it left it alone."""
 
@@ -63,6 +71,17 @@ class LayerRecord(BaseModel):
     shape_before: list[int] | None = None
     shape_after: list[int] | None = None
     sqnr_db: float | None = Field(None, description="Of the weights, against those before the step")
+    activation_bits: int | None = Field(None, description="Of its quantized input; null where that stays in float")
+    range: tuple[float, float] | None = Field(None, description="The real numbers its quantized input can hold")
+    output_sqnr_db: float | None = Field(None, description="Of its own output, when it alone is quantized")
+    error_share: float | None = Field(
+        None, ge=0, le=1, description="Of the outputs' error, summed over layers that are each quantized alone"
+    )
+    integer_kernel: bool | None = Field(None, description="Whether ONNX Runtime multiplies integers for it here")
+    repairs: list[Repair] = Field(default_factory=list, description="What was tried against its loss")
+    advice: list[dict[str, Any]] | None = Field(
+        None, description="Recipe steps to post instead of this one, where the layer is what loses"
+    )
 
 
 class ArtifactFile(BaseModel):

@@ -1,6 +1,7 @@
 """Running extremes."""
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,7 +15,7 @@ VALUES = hnp.arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32)
 def test_batches_give_what_the_whole_gives(parts: list[np.ndarray]) -> None:
     extremes = Extremes()
     for part in parts:
-        extremes = widen(extremes, part)
+        extremes = widen(extremes, torch.from_numpy(part))
     everything = np.concatenate(parts)
     finite = everything[np.isfinite(everything)]
     assert extremes.are_finite == (finite.size == everything.size)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,7 +15,7 @@ VALUES = hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6
 def stream(*parts: np.ndarray) -> Histogram:
     histogram = Histogram.empty()
     for part in parts:
-        histogram = add(histogram, part)
+        histogram = add(histogram, torch.from_numpy(part))
     return histogram
 
 

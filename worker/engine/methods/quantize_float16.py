@@ -8,7 +8,7 @@ import onnx_ir as ir
 from app.contracts.recipe.quantize_float16 import QuantizeFloat16
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
-from worker.engine.quantization.calibration import find_extremes
+from worker.engine.quantization.calibration import Pass, find_extremes
 from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.quantization.half_precision import HALF, LARGEST, HalfRewriter, is_float, obstacle_in_operator
 from worker.engine.tensors.extremes import Extremes
@@ -59,12 +59,13 @@ def _obstacle(layer: Layer) -> str | None:
 
 def _find_islands(graph: Graph, context: StepContext) -> dict[ir.Node, str]:
     """Nodes that must stay float32, with the reason: their operator, or values beyond the range of float16."""
-    seen = find_extremes(
-        graph,
+    run = Pass(
         context.samples,
         _WATCHED_SAMPLES,
+        context.device,
         lambda share: context.progress(0.8 * share, "looking for large values"),
     )
+    seen = find_extremes(graph, run)
     reasons = {
         node: obstacle_in_operator(node, graph.opset) or _obstacle_in_values(graph, node, seen)
         for node in graph.nodes()

@@ -11,7 +11,7 @@ from worker.engine.graph.passes.fold_batch_norm import fold_batch_norm
 from worker.engine.measure.comparison import compare_outputs
 from worker.engine.measure.kernels import KernelCount
 from worker.engine.methods.method import Method, StepContext, split_layers
-from worker.engine.quantization.calibration import find_extremes, find_histograms
+from worker.engine.quantization.calibration import Pass, find_extremes, find_histograms
 from worker.engine.quantization.equalization import equalize
 from worker.engine.quantization.gate import check_gain, obstacle_in_weights, refuse_quantized
 from worker.engine.quantization.nodes import attribute, weight_after
@@ -116,10 +116,10 @@ def _calibrate(
         context.progress(_CALIBRATING * share, f"calibrating on {min(step.samples, len(samples))} samples")
 
     if step.calibrator == "percentile":
-        histograms = find_histograms(graph, samples, step.samples, progress)
+        histograms = find_histograms(graph, Pass(samples, step.samples, context.device, progress))
         ranges = {name: central_range(each, step.percentile) for name, each in histograms.items()}
         return ranges, {name for name, each in histograms.items() if each.non_finite}
-    extremes = find_extremes(graph, samples, step.samples, progress)
+    extremes = find_extremes(graph, Pass(samples, step.samples, context.device, progress))
     ranges = {name: (min(each.low, 0.0), max(each.high, 0.0)) for name, each in extremes.items()}
     return ranges, {name for name, each in extremes.items() if not each.are_finite}
 

@@ -1,87 +1,100 @@
-"""Runs a graph on samples and watches what flows through it, batch by batch: memory does not grow with the samples."""
+"""Runs a graph on samples with torch and watches what flows through it: memory does not grow with the samples."""
 
-import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
+import torch
 
 from worker.engine.graph import Graph
 from worker.engine.samples import Samples
-from worker.engine.session import Array, open_session, run_session
+from worker.engine.session import Array, Device
 from worker.engine.tensors import histogram
 from worker.engine.tensors.extremes import Extremes, widen
 from worker.engine.tensors.histogram import Histogram
+from worker.engine.torch_graph import TorchGraph
+from worker.engine.torch_graph.dtypes import held_as
 
-_BATCH_BYTES = 32 << 20
-_LARGEST_BATCH = 64
-Watch = Callable[[str, Array], None]
+Observer = Callable[[torch.Tensor], torch.Tensor | None]
+"""Sees a tensor each time it is made; what it gives back, if anything, takes the tensor's place."""
 
 
-def find_extremes(graph: Graph, samples: Samples, limit: int, progress: Callable[[float], None]) -> dict[str, Extremes]:
-    """The extremes of every float32 tensor of the main graph over at most `limit` samples, by name."""
+@dataclass(frozen=True)
+class Pass:
+    """How a graph is run for watching: on at most `limit` of `samples`, telling `progress` the share done."""
+
+    samples: Samples
+    limit: int
+    device: Device = "cpu"
+    progress: Callable[[float], None] = lambda _: None
+
+
+def watch(graph: Graph, observers: Mapping[str, Observer], run: Pass) -> None:
+    """Run `graph` and show each of `observers` the tensor of its name, batch by batch; bodies' tensors count too.
+
+    Raises SlimlineError for a graph that torch cannot run, or a name that no node or input gives.
+    """
+    module = TorchGraph(graph).to(run.device)
+    for name, observer in observers.items():
+        module.observe(name, observer)
+    total, done = min(run.limit, len(run.samples)), 0
+    with torch.inference_mode():
+        for batch in run.samples.batches(limit=run.limit):
+            module(*to_tensors(graph, batch.feed, run.device))
+            done += batch.count
+            run.progress(min(1.0, done / total))
+
+
+def to_tensors(graph: Graph, feed: Mapping[str, Array], device: Device = "cpu") -> list[torch.Tensor]:
+    """The inputs of `graph` in order, in the types it declares, which a step may have changed."""
+    types = (ir.DataType[spec.dtype.upper()] for spec in graph.inputs)
+    arrays = (feed[spec.name] for spec in graph.inputs)
+    return [torch.tensor(array).to(device, held_as(dtype)) for array, dtype in zip(arrays, types, strict=True)]
+
+
+def find_extremes(graph: Graph, run: Pass, names: Collection[str] | None = None) -> dict[str, Extremes]:
+    """The extremes of float32 tensors by name: of `names`, or of all."""
     found: dict[str, Extremes] = {}
 
-    def watch(name: str, values: Array) -> None:
+    def widened(name: str, values: torch.Tensor) -> None:
         found[name] = widen(found.get(name, Extremes()), values)
 
-    observe(graph, samples, limit, watch, progress)
+    _watch_each(graph, widened, run, names)
     return found
 
 
-def find_histograms(
-    graph: Graph, samples: Samples, limit: int, progress: Callable[[float], None]
-) -> dict[str, Histogram]:
-    """The distribution of every float32 tensor of the main graph over at most `limit` samples, by name."""
+def find_histograms(graph: Graph, run: Pass, names: Collection[str] | None = None) -> dict[str, Histogram]:
+    """The distribution of float32 tensors by name: of `names`, or of all."""
     found: dict[str, Histogram] = {}
 
-    def watch(name: str, values: Array) -> None:
+    def counted(name: str, values: torch.Tensor) -> None:
         found[name] = histogram.add(found.get(name, Histogram.empty()), values)
 
-    observe(graph, samples, limit, watch, progress)
+    _watch_each(graph, counted, run, names)
     return found
 
 
-def observe(graph: Graph, samples: Samples, limit: int, watch: Watch, progress: Callable[[float], None]) -> None:
-    """Show `watch` every float32 tensor of the main graph, by name, for each batch of at most `limit` samples.
+def _watch_each(
+    graph: Graph, take: Callable[[str, torch.Tensor], None], run: Pass, names: Collection[str] | None
+) -> None:
+    def observer(name: str) -> Observer:
+        def observe(values: torch.Tensor) -> None:
+            take(name, values)
 
-    Tensors of If, Loop and Scan bodies are not shown: they have no place among the outputs.
-    """
-    open_graph, names = _with_all_outputs(graph)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "observed.onnx"
-        open_graph.save(path)
-        session = open_session(path)
-        first = samples.first()
-        values = run_session(session, first)
-        size = min(_LARGEST_BATCH, max(1, _BATCH_BYTES // max(1, sum(value.nbytes for value in values))))
-        total = min(limit, len(samples))
-        done = 0
-        for batch in samples.batches(batch_size=size, limit=limit):
-            for name, output in {**batch.feed, **_named(names, run_session(session, batch.feed))}.items():
-                if output.dtype == np.float32:
-                    watch(name, output)
-            done += batch.count
-            progress(done / total)
+        return observe
+
+    chosen = float_tensors(graph) if names is None else names
+    watch(graph, {name: observer(name) for name in chosen}, run)
 
 
-def _named(names: list[str], outputs: list[Array]) -> Mapping[str, Array]:
-    return dict(zip(names, outputs, strict=True))
-
-
-def _with_all_outputs(graph: Graph) -> tuple[Graph, list[str]]:
-    observed = graph.clone()
-    main = observed.model.graph
-    present = {id(value) for value in main.outputs}
-    for node in main:
-        for value in node.outputs:
-            if (
-                value.dtype == ir.DataType.FLOAT
-                and isinstance(value.type, ir.TensorType)
-                and value.name
-                and id(value) not in present
-                and value.uses()
-            ):
-                main.outputs.append(value)
-    return observed, [value.name or "" for value in main.outputs]
+def float_tensors(graph: Graph) -> list[str]:
+    """Names of the float32 tensors that flow: inputs and what nodes make, in bodies too; no weights."""
+    values = [value for value in graph.model.graph.inputs if not value.is_initializer()]
+    values += [value for node in graph.nodes() for value in node.outputs if value.uses() or value.is_graph_output()]
+    return list(
+        dict.fromkeys(
+            value.name
+            for value in values
+            if value.name and value.dtype == ir.DataType.FLOAT and isinstance(value.type, ir.TensorType)
+        )
+    )

@@ -9,10 +9,10 @@ import torch
 from app.contracts.failure import SlimlineError
 from worker.engine.graph import Graph
 from worker.engine.graph.files import size_of_weights
+from worker.engine.quantization.calibration import to_tensors
 from worker.engine.session import Array
 from worker.engine.tensors.similarity import sqnr_db
 from worker.engine.torch_graph import TorchGraph
-from worker.engine.torch_graph.dtypes import held_as
 
 _LARGEST = 1 << 30
 """Bytes of weights above which the second copy that torch would hold is not made."""
@@ -36,7 +36,7 @@ def find_disagreement(graph: Graph, feed: Mapping[str, Array], outputs: Sequence
             return None
         raise
     with torch.no_grad():
-        results = module(*(_in_type(feed[spec.name], ir.DataType[spec.dtype.upper()]) for spec in graph.inputs))
+        results = module(*to_tensors(graph, feed))
     least = _LEAST_QUANTIZED_DB if any(value.dtype in _NOT_EXACT for value in graph.initializers()) else _LEAST_DB
     for spec, result, output in zip(graph.outputs, results, outputs, strict=True):
         if output.dtype.kind != "f" or not np.isfinite(output).all() or not output.any():
@@ -45,8 +45,3 @@ def find_disagreement(graph: Graph, feed: Mapping[str, Array], outputs: Sequence
         if agreement is not None and agreement < least:
             return spec.name, f"{agreement:.0f} dB, less than {least:.0f}"
     return None
-
-
-def _in_type(array: Array, dtype: ir.DataType) -> torch.Tensor:
-    """What the data holds, in the type that the step gave the input."""
-    return torch.from_numpy(np.array(array)).to(held_as(dtype))

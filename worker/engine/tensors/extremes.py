@@ -1,17 +1,17 @@
 """Running smallest and largest finite value, and whether all were finite. Memory is two numbers."""
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 
 @dataclass(frozen=True)
 class Extremes:
     """`low` > `high` until a finite value came."""
 
-    low: float = np.inf
-    high: float = -np.inf
+    low: float = math.inf
+    high: float = -math.inf
     are_finite: bool = True
 
     @property
@@ -20,13 +20,12 @@ class Extremes:
         return max(-self.low, self.high, 0.0)
 
 
-def widen(extremes: Extremes, values: NDArray[np.floating]) -> Extremes:
+def widen(extremes: Extremes, values: torch.Tensor) -> Extremes:
     """The extremes with `values` counted in."""
-    if not values.size:
+    if not values.numel():
         return extremes
-    low, high = float(values.min()), float(values.max())
-    if np.isfinite(low) and np.isfinite(high):
+    low, high = (float(each) for each in torch.aminmax(values))
+    if math.isfinite(low) and math.isfinite(high):
         return Extremes(min(extremes.low, low), max(extremes.high, high), extremes.are_finite)
-    finite = values[np.isfinite(values)]
-    kept = widen(extremes, finite)
+    kept = widen(extremes, values[values.isfinite()])
     return Extremes(kept.low, kept.high, are_finite=False)

@@ -1,13 +1,17 @@
 """Streaming histograms of real values and the ranges read from them. Memory is fixed however many values come."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 BINS = 2048
 NARROWEST = 2.0**-100
 """The least bound but 0: bins of subnormal width cannot be told apart."""
+_EXACT = 1 << 24
+"""Values counted at once: torch counts in float32, exact up to here."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +30,21 @@ class Histogram:
         return cls(np.zeros(BINS, np.int64), 0.0, np.inf, -np.inf, 0)
 
 
-def add(histogram: Histogram, values: NDArray[np.floating]) -> Histogram:
+def add(histogram: Histogram, values: torch.Tensor) -> Histogram:
     """The histogram with `values` counted in; the bound doubles, merging bins two by two, until they fit."""
-    finite = values[np.isfinite(values)]
-    non_finite = histogram.non_finite + values.size - finite.size
-    if not finite.size:
-        return Histogram(histogram.counts, histogram.bound, histogram.low, histogram.high, non_finite)
-    low, high = float(finite.min()), float(finite.max())
+    if not values.numel():
+        return histogram
+    low, high = (float(each) for each in torch.aminmax(values))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = values[values.isfinite()]
+        kept = add(histogram, finite)
+        return replace(kept, non_finite=kept.non_finite + values.numel() - finite.numel())
     counts, bound = _widen(histogram.counts, histogram.bound, max(-low, high))
     # A bound of 0 means that only zeros came so far; a range of any width puts them in the bin right of the middle.
     edge = bound or 1.0
-    return Histogram(
-        counts + np.histogram(finite, BINS, (-edge, edge))[0],
-        bound,
-        min(histogram.low, low),
-        max(histogram.high, high),
-        non_finite,
-    )
+    for part in torch.split(values.flatten(), _EXACT):
+        counts = counts + torch.histc(part, BINS, -edge, edge).cpu().numpy().astype(np.int64)
+    return Histogram(counts, bound, min(histogram.low, low), max(histogram.high, high), histogram.non_finite)
 
 
 def central_range(histogram: Histogram, percent: float) -> tuple[float, float]:
