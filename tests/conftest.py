@@ -15,6 +15,8 @@ import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
+import worker.engine  # noqa: F401 - sets what torch reads when a test imports it, such as how its threads wait
+
 COMPOSE_FILE = Path(__file__).parents[1] / "docker-compose.yml"
 S3_START_S = 60
 

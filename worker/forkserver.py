@@ -22,7 +22,7 @@ from pathlib import Path
 
 from worker.child import carry_out
 
-ENGINE = ("numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "worker.engine.pipeline", "worker.engine.ingest")
+ENGINE = ("worker.engine", "worker.engine.pipeline", "worker.engine.ingest")
 """What is imported before the first fork. Nothing in it may start a thread or touch a GPU on import."""
 
 NUMBER = struct.Struct("q")

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 # ONNX Runtime reads this when it is first imported; a library has no business phoning home.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenMP reads this when torch is first imported. By default idle threads spin, and where several processes share the
+# cores each waits for the others' spinning: calibration then takes four times as long, and on a free machine no less.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["Graph", "TorchGraph", "compress"]
 
