@@ -62,3 +62,8 @@ def test_infinities_are_counted_apart() -> None:
 
 def test_nothing_seen_is_an_empty_range() -> None:
     assert central_range(Histogram.empty(), 99) == (0.0, 0.0)
+
+
+def test_the_largest_floats_are_told_apart() -> None:
+    histogram = stream(np.array([-3e38, -1e38, 0.0, 3e38], np.float32))
+    assert np.flatnonzero(histogram.counts).tolist() == [0, BINS // 3, BINS // 2, BINS - 1]

@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-BINS = 2048
+BINS = 8192
+"""Of each sign 16 for each level of 8 bits, as entropy calibration wants."""
 NARROWEST = 2.0**-100
 """The least bound but 0: bins of subnormal width cannot be told apart."""
+_WIDEST = 2.0**100
+"""Above this torch's counting overflows float32."""
 _EXACT = 1 << 24
 """Values counted at once: torch counts in float32, exact up to here."""
 
@@ -42,6 +45,8 @@ def add(histogram: Histogram, values: torch.Tensor) -> Histogram:
     counts, bound = _widen(histogram.counts, histogram.bound, max(-low, high))
     # A bound of 0 means that only zeros came so far; a range of any width puts them in the bin right of the middle.
     edge = bound or 1.0
+    if edge > _WIDEST:
+        values, edge = values * 2.0**-32, edge * 2.0**-32
     for part in torch.split(values.flatten(), _EXACT):
         counts = counts + torch.histc(part, BINS, -edge, edge).cpu().numpy().astype(np.int64)
     return Histogram(counts, bound, min(histogram.low, low), max(histogram.high, high), histogram.non_finite)
