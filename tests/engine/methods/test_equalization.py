@@ -27,15 +27,19 @@ def spread(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def outputs_of(graph: Graph) -> np.ndarray:
+def all_outputs_of(graph: Graph) -> list[np.ndarray]:
     feed = {"x": np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)}
-    return run_session(open_session(graph.proto().SerializeToString()), feed)[0]
+    return run_session(open_session(graph.proto().SerializeToString()), feed)
+
+
+def outputs_of(graph: Graph) -> np.ndarray:
+    return all_outputs_of(graph)[0]
 
 
 def test_outputs_stay_and_ranges_meet(make_cnn: Builder) -> None:
     graph = Graph.from_proto(spread(make_cnn()))
     before = outputs_of(graph)
-    assert equalize(graph) == ["equalized 2 pairs of layers"]
+    assert equalize(graph) == ["equalized 32 channels between 4 layers"]
     np.testing.assert_allclose(outputs_of(graph), before, rtol=1e-4, atol=1e-6)
     first, second = np.abs(graph.array("conv2.weight")), np.abs(graph.array("conv3.weight"))
     np.testing.assert_allclose(first.max((1, 2, 3)), second.max((0, 2, 3)), rtol=0.01)
@@ -53,9 +57,12 @@ def test_what_others_read_stays(make_cnn: Builder, shared: str) -> None:
             model.graph.node.add(op_type="Identity", input=[names["relu2"].output[0]], output=["also"], name="also")
             model.graph.output.add(name="also")
     graph = Graph.from_proto(model)
-    weight = graph.array("conv3.weight").copy()
+    weight, before = graph.array("conv3.weight").copy(), all_outputs_of(graph)
     equalize(graph)
-    assert np.array_equal(graph.array("conv3.weight"), weight)
+    gains = graph.array("conv3.weight") / weight
+    np.testing.assert_allclose(gains, np.repeat(gains[:, :1], 8, axis=1), rtol=1e-6)  # its outputs alone are scaled
+    for expected, got in zip(before, all_outputs_of(graph), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
 def test_static_quantization_keeps_it_where_it_measures_better(
