@@ -1,9 +1,9 @@
-"""Inputs to run a graph on: from a dataset or, without one, made up from the graph's input types.
+"""Inputs to run a graph on: from a dataset, made in memory, or made up from the graph's input types.
 
 Nothing runs here but the trial that tells whether made-up inputs are accepted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -33,11 +33,27 @@ class Guess(BaseModel):
 
 
 @dataclass(frozen=True)
+class Synthetic:
+    """Inputs made for a graph and held in memory: one feed for each call, with `rows` samples in it."""
+
+    feeds: Sequence[Mapping[str, Array]]
+    rows: int
+
+    def __len__(self) -> int:
+        return len(self.feeds) * self.rows
+
+    def batches(self, limit: int | None) -> Iterator[Batch]:
+        """Whole feeds, as many as hold `limit` samples."""
+        for feed in self.feeds[: None if limit is None else -(-limit // self.rows)]:
+            yield Batch(dict(feed), None, self.rows)
+
+
+@dataclass(frozen=True)
 class Samples:
-    """Inputs of one graph, from a dataset or else a guess. `note` says so where a reader would expect otherwise."""
+    """Inputs of one graph. `note` says where they come from if that is not data a reader would expect."""
 
     specs: list[TensorSpec]
-    source: Dataset | Guess
+    source: Dataset | Guess | Synthetic
     note: str | None = None
 
     def __len__(self) -> int:
@@ -49,15 +65,21 @@ class Samples:
         return isinstance(self.source, Dataset) and self.source.facts.has_labels
 
     def batches(self, batch_size: int | None = None, limit: int | None = None) -> Iterator[Batch]:
-        """Batches in a fixed order; without `batch_size`, as many samples as keep memory flat."""
-        if isinstance(self.source, Guess):
-            for feed in _made_up(self.specs, self.source, limit):
-                yield Batch(feed, None, next((array.shape[0] for array in feed.values() if array.ndim), 1))
-        else:
-            yield from self.source.batches(self.specs, batch_size or self._comfortable_batch(), limit=limit)
+        """Batches in a fixed order; without `batch_size`, as many samples as keep memory flat.
+
+        Only a dataset is cut to `batch_size`.
+        """
+        match self.source:
+            case Guess():
+                for feed in _made_up(self.specs, self.source, limit):
+                    yield Batch(feed, None, next((array.shape[0] for array in feed.values() if array.ndim), 1))
+            case Synthetic():
+                yield from self.source.batches(limit)
+            case Dataset():
+                yield from self.source.batches(self.specs, batch_size or self._comfortable_batch(), limit=limit)
 
     def first(self) -> dict[str, Array]:
-        """The feed of one call: one sample, or one batch where the graph fixes its size."""
+        """The feed of one call: one sample, or one batch where the graph fixes its size or inputs were synthesised."""
         return next(self.batches(batch_size=1, limit=1)).feed
 
     def _comfortable_batch(self) -> int:
