@@ -57,12 +57,15 @@ _MEASURED: Mapping[str, Callable[[Comparison], float | None]] = {
 }
 
 
-def judge(targets: Targets, comparison: Comparison) -> Verdict | None:
-    """The verdict on `comparison`, or None when no target was given. What was not measured is not met."""
-    clauses = [
-        _clause(target, limit, _MEASURED[target](comparison))
-        for target, limit in targets.model_dump(exclude_none=True).items()
-    ]
+def judge(targets: Targets, comparison: Comparison, *, asks_for_speed: bool = False) -> Verdict | None:
+    """The verdict on `comparison`, or None when no target was given. What was not measured is not met.
+
+    A recipe that `asks_for_speed` has the target not to be slower than the original, where no other latency is given.
+    """
+    limits = targets.model_dump(exclude_none=True)
+    if asks_for_speed and not limits.keys() & {"max_latency_ratio", "max_latency_ms"}:
+        limits["max_latency_ratio"] = 1.0
+    clauses = [_clause(target, limit, _MEASURED[target](comparison)) for target, limit in limits.items()]
     return Verdict(met=all(clause.met for clause in clauses), clauses=clauses) if clauses else None
 
 

@@ -63,8 +63,8 @@ def test_the_catalogue_has_every_method_with_its_schema(client: httpx.Client) ->
     assert [method["name"] for method in listed] == sorted(METHODS)
     one = client.get("/v1/methods/quantize.static").json()
     assert one in listed
-    assert one["needs"] == ["calibrate"]
-    assert one["step_schema"]["properties"]["calibrator"]["enum"] == ["minmax", "percentile"]
+    assert one["uses"] == ["calibrate"]
+    assert one["step_schema"]["properties"]["calibrator"]["enum"] == ["auto", "minmax", "percentile", "entropy", "mse"]
     assert client.get("/v1/methods/no.such").json()["code"] == "METHOD_NOT_FOUND"
 
 

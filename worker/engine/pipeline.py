@@ -62,7 +62,9 @@ def _run(job: Job, emit: Emit) -> Finished:
     return Finished(
         artifacts=[describe(job.output, _shown(job.output, job.workspace), job.artifact_filename)],
         layers=story.layers,
-        verdict=judge(job.targets, compare(original, [], final)),
+        verdict=judge(
+            job.targets, compare(original, [], final), asks_for_speed=any(step.asks_for_speed for step in job.recipe)
+        ),
         device=describe_device(loaded.device),
         versions=versions(),
         engine_s=time.monotonic() - start,

@@ -49,6 +49,11 @@ class Step(BaseModel):
     )
     exclude: tuple[LayerGlob, ...] = Field((), description="Layer names or globs to leave alone; wins over `include`")
 
+    @property
+    def asks_for_speed(self) -> bool:
+        """Whether a result slower than the original misses what the step was asked for."""
+        return False
+
 
 class MissingData(NamedTuple):
     """Data that a step needs and was not given. `step` counts from 0."""

@@ -52,7 +52,7 @@ def test_one_step_alone_is_a_recipe() -> None:
         ("quantize.static:weights=1,weights.bits=8", "RECIPE_SYNTAX", 0, ["weights.bits", "twice"]),
         ("quantize.static:colour=1", "OPTION_INVALID", 0, ["colour", "calibrator, percentile"]),
         ("quantize.static:weights.colour=1", "OPTION_INVALID", 0, ["weights.colour", "bits, symmetric, per_channel"]),
-        ("quantize.static:calibrator=best", "OPTION_INVALID", 0, ["calibrator", "'minmax' or 'percentile'"]),
+        ("quantize.static:calibrator=best", "OPTION_INVALID", 0, ["calibrator", "'minmax', 'percentile'"]),
         ("prune.magnitude", "OPTION_INVALID", 0, ["amount", "required"]),
         ("quantize.dynamic + prune.magnitude:amount=2", "OPTION_INVALID", 1, ["step 2", "amount", "less than 1"]),
         ("[{]", "RECIPE_SYNTAX", None, ["not valid JSON"]),

@@ -77,7 +77,6 @@ def test_a_job_is_accepted_with_its_place(post: Callable[..., httpx.Response], c
         ({"recipe": [{**PRUNE, "amount": 1.5}]}, "INVALID_REQUEST", "/recipe/0/amount"),
         ({"recipe": [{**PRUNE, "amuont": 0.5}]}, "INVALID_REQUEST", "/recipe/0/amuont"),
         ({"recipe": [{"method": "prune.magnitude"}]}, "INVALID_REQUEST", "/recipe/0/amount"),
-        ({"recipe": [{"method": "quantize.static"}]}, "CALIBRATION_DATA_MISSING", "/recipe/0"),
         (
             {"recipe": [PRUNE, {"method": "quantize.static", "weights": {"bits": 3}}]},
             "INVALID_REQUEST",

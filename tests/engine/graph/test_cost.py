@@ -73,6 +73,12 @@ def test_einsum_and_attention_nodes() -> None:
     assert macs(graph_of([einsum], {"a": ["n", 2, 3], "b": ["n", 3, 5]})) == 30
 
 
+def test_packed_attention_projects_then_attends() -> None:
+    node = helper.make_node("Attention", ["x", "w", "b"], ["y"], "n", domain="com.microsoft", num_heads=2)
+    graph = graph_of([node], {"x": ["n", 5, 8]}, {"w": ones(8, 24), "b": ones(24)})
+    assert macs(graph) == 5 * 8 * 24 + 2 * 5 * 5 * 8
+
+
 def test_a_fixed_batch_is_divided_by_and_unknown_sizes_stay_unknown() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "n")
     assert macs(graph_of([node], {"x": [6, 2, 3]}, {"w": ones(3, 4)})) == 2 * 3 * 4

@@ -25,6 +25,19 @@ def test_compress_prints_the_comparison(cnn_file: Path, data_file: Path, tmp_pat
     onnx.checker.check_model(out)
 
 
+def test_layers_are_told_when_asked(cnn_file: Path, tmp_path: Path) -> None:
+    recipe = "prune.magnitude:amount=0.5 + quantize.dynamic"
+    done = call("compress", cnn_file, "--recipe", recipe, "--layers", "-o", tmp_path / "small.onnx")
+    assert done.returncode == 0, done.stderr
+    pruned, quantized = done.stdout.split("step 1: prune.magnitude")[1].split("step 2: quantize.dynamic")
+    assert [line.split()[:4] for line in pruned.split("\n")[2:6]] == [
+        [name, op, "50.0", "%"]
+        for name, op in zip(["conv1", "conv2", "conv3", "fc"], ["Conv"] * 3 + ["Gemm"], strict=True)
+    ]
+    [skipped] = [line for line in quantized.splitlines() if line.startswith("conv1")]
+    assert "slower than float" in skipped
+
+
 def test_json_and_a_missed_target(cnn_file: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("- method: prune.magnitude\n  amount: 0.5\n")
@@ -38,12 +51,15 @@ def test_json_and_a_missed_target(cnn_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_failure_is_told_without_a_trace(cnn_file: Path, tmp_path: Path) -> None:
-    done = call("compress", cnn_file, "--recipe", "quantize.static", "-o", tmp_path / "small.onnx")
+    out = tmp_path / "small.onnx"
+    done = call("compress", cnn_file, "--recipe", "quantize.static", "--min-accuracy", 0.5, "-o", out)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-3].startswith("CALIBRATION_DATA_MISSING: step 1 (quantize.static) needs calibrate")
-    assert "--calibrate on the command line" in done.stderr
+    assert done.stderr.splitlines()[-2].startswith(
+        "LABELS_MISSING: a target on accuracy needs labelled evaluation data"
+    )
+    assert "Add labels (y) to the evaluation data" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "small.onnx").exists()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,18 @@ def test_labels_of_calibration_data_give_no_accuracy(make_job: MakeJob, data_fil
     assert any("calibrate data" in note for note in final.notes)
 
 
+def test_static_quantization_without_data_says_what_it_was_calibrated_on(make_job: MakeJob) -> None:
+    finished, events = run_and_listen(make_job("quantize.static", data={}))
+    assert any("no data was given" in note and "quantize.static" in note for note in finished.notes)
+    fidelity = of_kind(events, Measured)[-1].row.fidelity
+    assert fidelity.sqnr_db is None or fidelity.sqnr_db > 20
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "kind"),
     [
-        ({"data": {}}, "CALIBRATION_DATA_MISSING", FaultKind.USER),
         ({"device": "cuda"}, "DEVICE_UNAVAILABLE", FaultKind.USER),
-        ({"data": {}, "targets": Targets(min_accuracy=0.5)}, "CALIBRATION_DATA_MISSING", FaultKind.USER),
+        ({"data": {}, "targets": Targets(min_accuracy=0.5)}, "LABELS_MISSING", FaultKind.USER),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_step(
@@ -250,3 +256,13 @@ def test_a_step_that_makes_nan_is_our_fault(make_job: MakeJob, monkeypatch: pyte
         run(make_job("prune.magnitude:amount=0.3"), lambda _: None)
     assert caught.value.failure.code == "STEP_BROKE_GRAPH"
     assert "NaN" in caught.value.failure.message
+
+
+def test_a_recipe_that_asks_for_speed_is_judged_by_it(make_job: MakeJob) -> None:
+    finished, events = run_and_listen(make_job("quantize.static:preset=speed"))
+    rows = {event.role: event.row for event in of_kind(events, Measured)}
+    ratio = rows["final"].latency_ms.p50 / rows["original"].latency_ms.p50
+    assert finished.verdict is not None
+    (clause,) = finished.verdict.clauses
+    assert (clause.target, clause.limit, clause.measured) == ("max_latency_ratio", 1.0, pytest.approx(ratio))
+    assert finished.verdict.met is (ratio <= 1)

@@ -150,10 +150,22 @@ def _recurrent(node: ir.Node) -> int:
 
 def _attention(node: ir.Node) -> int:
     """Scores: every element of Q meets every key; then every element of Y sums over the values."""
+    if node.domain == DOMAIN:
+        return _packed_attention(node)
     keys = _shape(node.inputs[1])[-2]
     if len(node.inputs) > _PAST_KEY and node.inputs[_PAST_KEY] is not None:
         keys += _shape(node.inputs[_PAST_KEY])[-2]
     return keys * (_elements(node.inputs[0]) + _elements(node.outputs[0]))
+
+
+def _packed_attention(node: ir.Node) -> int:
+    """ONNX Runtime's own: X [samples, steps, features] meets one weight for Q, K and V; then as above, without past."""
+    samples, steps, features = _shape(node.inputs[0])
+    columns = _shape(node.inputs[1])[-1]
+    query, _, value = (
+        node.attributes["qkv_hidden_sizes"].as_ints() if "qkv_hidden_sizes" in node.attributes else [columns // 3] * 3
+    )
+    return samples * steps * (features * columns + steps * (query + value))
 
 
 def _einsum(node: ir.Node) -> int:
@@ -181,6 +193,7 @@ _RULES: Mapping[str, Callable[[ir.Node], int]] = {
     "MatMulNBits": _packed_matrix,
     **dict.fromkeys(("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"), _recurrent),
     "Attention": _attention,
+    "QAttention": _packed_attention,
     "Einsum": _einsum,
 }
 _UNCOUNTED = frozenset({"LinearAttention", "CausalConvWithState", "SequenceMap"})

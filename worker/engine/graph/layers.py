@@ -61,8 +61,12 @@ _SLOTS: Mapping[str, tuple[_Slots, ...]] = {
     "GRU": (_RECURRENT,),
     "RNN": (_RECURRENT,),
     "DynamicQuantizeLSTM": (_Slots((1, 2), 2, (1,)),),
+    "Attention": (_Slots((1,), -1, (-2,)),),
+    "QAttention": (_Slots((1,), -1, (-2,)),),
     "Gather": (_Slots((0,), 1, (0,)),),
 }
+_MICROSOFT_ONLY = frozenset({"Attention"})
+"""ONNX's own operator of that name reads no weights."""
 _TABLE_RANK = 2
 _CARRIERS = frozenset({"DequantizeLinear", "QuantizeLinear", "Identity", "Cast", "Transpose"})
 
@@ -112,6 +116,8 @@ def trace_weight(value: ir.Value | None) -> tuple[ir.Value, tuple[int, ...]] | N
 
 
 def _as_layer(node: ir.Node) -> Layer | None:
+    if node.op_type in _MICROSOFT_ONLY and not node.domain:
+        return None
     for slots in _SLOTS.get(node.op_type, ()):
         traced = [trace_weight(node.inputs[index]) for index in slots.inputs if index < len(node.inputs)]
         found = [hit for hit in traced if hit and len(hit[1]) > 1]

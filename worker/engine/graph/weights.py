@@ -44,6 +44,7 @@ _INTEGERS: Mapping[tuple[str, int], _Quantized] = {
     ("DynamicQuantizeMatMul", 1): _Quantized(3, (-1,)),
     ("DynamicQuantizeLSTM", 1): _Quantized(9, (0, 2)),
     ("DynamicQuantizeLSTM", 2): _Quantized(11, (0, 2)),
+    ("QAttention", 1): _Quantized(7, (-1,)),
     ("QGemm", 3): _Quantized(5, (-1,)),
     ("QGemm", 6): _Quantized(),
     ("QLinearAdd", 0): _Quantized(2),
@@ -62,11 +63,17 @@ _SCALES: Mapping[str, tuple[int, ...]] = {
     "MatMulIntegerToFloat": (2, 3),
     "DynamicQuantizeMatMul": (2,),
     "DynamicQuantizeLSTM": (8, 10),
+    "QAttention": (3, 4),
     "MatMulNBits": (2,),
     "Resize": (1, 2),
     "Upsample": (1,),
 }
 """Floating inputs that are no weights."""
+
+_BYTES = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
+_RESTORED_LATER = frozenset({("Cast", 0), ("Gather", 0)})
+"""Where bytes stand for weights without a zero point: a Mul by their scale follows."""
+_REARRANGE = frozenset({"Gather", "Transpose"})
 
 
 def count_weights(graph: Graph) -> WeightCount:
@@ -97,8 +104,20 @@ def _is_scale(node: ir.Node, index: int) -> bool:
     if node.op_type == "Mul":
         other = node.inputs[1 - index]
         maker = other.producer() if other is not None else None
-        return maker is not None and maker.op_type == "DynamicQuantizeLinear"
+        return maker is not None and (maker.op_type == "DynamicQuantizeLinear" or _restores(maker))
+    if node.op_type == "Gather" and index == 0:
+        return all(_is_scale(*use) for use in node.outputs[0].uses()) and bool(node.outputs[0].uses())
     return index in _SCALES.get(node.op_type, ())
+
+
+def _restores(node: ir.Node) -> bool:
+    """Whether a Cast makes floats of 8-bit weights, or of rows of them: what is multiplied with it is their scale."""
+    if node.op_type != "Cast":
+        return False
+    source = node.inputs[0]
+    while source is not None and (maker := source.producer()) is not None and maker.op_type in _REARRANGE:
+        source = maker.inputs[0]
+    return source is not None and source.is_initializer() and source.dtype in _BYTES
 
 
 def _zero_point(node: ir.Node, index: int, stored: Array) -> Array | None:
@@ -106,6 +125,8 @@ def _zero_point(node: ir.Node, index: int, stored: Array) -> Array | None:
     if node.op_type == "DequantizeLinear" and index == 0:
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
         where = _Quantized(2, (axis,))
+    elif (node.op_type, index) in _RESTORED_LATER and ir.DataType.from_numpy(stored.dtype) in _BYTES:
+        where = _Quantized()
     elif (node.op_type, index) in _INTEGERS:
         where = _INTEGERS[node.op_type, index]
     else:

@@ -1,29 +1,49 @@
-"""The SQNR of a graph's outputs against another's, on a few samples: how methods choose between ways."""
+"""The SQNR of models' outputs against those of one reference, on a few samples: how methods choose between ways."""
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from worker.engine.graph import Graph
 from worker.engine.samples import Samples
 from worker.engine.session import open_session, run_session
 from worker.engine.tensors.similarity import decibels, noise_energy
 
+_MOST_BYTES = 256 << 20
+"""Of the reference's outputs, which are kept; samples beyond that are not compared."""
 
-def compare_outputs(reference: Graph, other: Graph, samples: Samples, limit: int) -> float:
-    """Mean over the floating-point outputs of their SQNR, dB; infinite where all are equal."""
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = []
-        for name, graph in (("reference", reference), ("other", other)):
-            path = Path(folder) / f"{name}.onnx"
-            graph.save(path)
-            sessions.append(open_session(path))
-        energies: dict[int, list[tuple[float, float]]] = {}
+
+class Judge:
+    """Compares models with `reference`, which is run once, on at most `limit` of `samples`."""
+
+    def __init__(self, reference: Graph, samples: Samples, limit: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "reference.onnx"
+            reference.save(path)
+            session = open_session(path)
+        self._pairs, kept = [], 0
         for batch in samples.batches(limit=limit):
-            pairs = zip(*(run_session(session, batch.feed) for session in sessions), strict=True)
-            for index, (expected, got) in enumerate(pairs):
-                if expected.dtype.kind == "f":
-                    energies.setdefault(index, []).append(noise_energy(expected, got))
-    ratios = [decibels(*np.sum(parts, axis=0)) for parts in energies.values()]
-    return float(np.mean([np.inf if ratio is None else ratio for ratio in ratios])) if ratios else np.inf
+            outputs = run_session(session, batch.feed)
+            self._pairs.append((batch.feed, outputs))
+            kept += sum(output.nbytes for output in outputs)
+            if kept > _MOST_BYTES:
+                break
+
+    def compare(self, session: ort.InferenceSession) -> float:
+        """Mean over the floating-point outputs of their SQNR, dB; infinite where all are equal, -inf for no number."""
+        energies: dict[int, list[tuple[float, float]]] = {}
+        for feed, expected in self._pairs:
+            for index, (wanted, got) in enumerate(zip(expected, run_session(session, feed), strict=True)):
+                if wanted.dtype.kind == "f":
+                    energies.setdefault(index, []).append(noise_energy(wanted, got))
+        found = [_decibels(*np.sum(parts, axis=0)) for parts in energies.values()]
+        return -np.inf if -np.inf in found else float(np.mean(found)) if found else np.inf
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if not np.isfinite(noise):
+        return -np.inf
+    ratio = decibels(signal, noise)
+    return np.inf if ratio is None else ratio

@@ -4,11 +4,12 @@ import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
+import onnxruntime as ort
 
 from app.contracts.failure import SlimlineError
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.files import size_of_weights
-from worker.engine.measure.kernels import KernelCount, count_kernels
+from worker.engine.measure.kernels import KernelCount, load_and_count
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "Integer", "QLinear", "DynamicQuantize", "QGemm", "NBits")
 
@@ -39,15 +40,24 @@ def obstacle_in_weights(layer: Layer) -> str | None:
 
 def check_gain(before: Graph, after: Graph) -> KernelCount:
     """The kernels ONNX Runtime runs. Raises SlimlineError QUANTIZATION_WITHOUT_EFFECT when no byte was saved."""
+    check_bytes(before, after)
+    return load_counted(after)[1]
+
+
+def check_bytes(before: Graph, after: Graph) -> None:
+    """Raises SlimlineError QUANTIZATION_WITHOUT_EFFECT when the weights take no fewer bytes."""
     saved = size_of_weights(before.model) - size_of_weights(after.model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "quantized.onnx"
-        after.save(path)
-        kernels = count_kernels(path)
     if saved <= 0:
         raise SlimlineError(
             "QUANTIZATION_WITHOUT_EFFECT",
             f"the quantized weights take {-saved} bytes more than before",
             hint="The layers are too small to gain: choose larger ones with `include`, or leave the step out.",
         )
-    return kernels
+
+
+def load_counted(graph: Graph) -> tuple[ort.InferenceSession, KernelCount]:
+    """A session for `graph` and the kernels it runs. Raises SlimlineError where it does not load."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quantized.onnx"
+        graph.save(path)
+        return load_and_count(path)

@@ -1,87 +1,156 @@
-"""Places Q/DQ pairs with ONNX Runtime's own quantizer, which puts them where its kernels fuse. Ranges come from us."""
+"""Decides which nodes work on integers and which tensors get a Q/DQ pair for it. Nothing is written here: see `pairs`.
 
-import platform
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+The patterns are those that runtimes fuse: a pair on every input of an integer node, and on the output where its
+kernel writes integers. A Relu or Clip that alone reads a layer is part of it: the pair comes behind.
+"""
 
-import numpy as np
-import onnx
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
 import onnx_ir as ir
-from onnxruntime.quantization.calibrate import TensorData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-from onnxruntime.quantization.quant_utils import QuantType
 
-from app.contracts.recipe.quantize_static import QuantizeStatic
 from worker.engine.graph import Graph
+from worker.engine.graph.layers import trace_weight
+from worker.engine.quantization.target import Target
 
-CORE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators whose work lies in multiplying; enough where the operators between are better left in float."""
-WIDE = CORE | {
-    "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad",
-    "Relu", "Reshape", "Resize", "Sigmoid", "Split", "Squeeze", "Transpose", "Unsqueeze",
-}  # fmt: skip
-"""With the operators between that have integer kernels, so that a chain of layers never leaves the integers."""
-_ARM = ("arm64", "aarch64")
-_SHAPES_KNOWN = ("onnx.infer", "onnxruntime.quant")
-Range = tuple[float, float]
+_ABSORBED = frozenset({"Clip", "Relu"})
+_READS_ALL = frozenset({"Add", "Concat", "MatMul", "Mul"})
+"""Operators whose inputs are all quantized; others by their first alone, next to weights."""
+_WRITES_FLOATS = frozenset({"Gemm", "MatMul"})
+"""Layers whose integer kernel may also give floats."""
 
 
 @dataclass(frozen=True)
+class Way:
+    """How far integers go beyond the chosen layers."""
+
+    name: str
+    between: bool = False
+    """Also operators between integer nodes, so that a chain of layers never leaves the integers."""
+    products: bool = False
+    """Also matrix products of two activations, as in attention."""
+
+
+@dataclass
 class Placement:
-    """Which operator types are quantized, and which nodes are not, by name."""
+    """What becomes integer. `pairs` maps a tensor to the one whose range it takes, mostly itself."""
 
-    operators: Collection[str]
-    left_out: Collection[str]
-
-
-def place(graph: Graph, placement: Placement, ranges: Mapping[str, Range], step: QuantizeStatic) -> Graph:
-    """`graph` with Q/DQ pairs and integer weights; `ranges` has every float tensor of the main graph.
-
-    Unsigned activations, since x86 multiplies u8 by s8; signed ones on ARM. Raises SlimlineError GRAPH_TOO_LARGE.
-    """
-    proto = graph.proto()
-    producer = proto.producer_name, proto.producer_version
-    declared = {each.name for each in proto.graph.value_info}
-    _tell_types(graph, proto)
-    quantizer = QDQQuantizer(
-        proto,
-        per_channel=step.weights.per_channel,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8 if platform.machine().lower() in _ARM else QuantType.QUInt8,
-        tensors_range={name: _as_tensor_data(limits) for name, limits in ranges.items()},
-        nodes_to_quantize=[],
-        nodes_to_exclude=list(placement.left_out),
-        op_types_to_quantize=sorted(placement.operators),
-        extra_options={
-            "WeightSymmetric": step.weights.symmetric,
-            "ActivationSymmetric": step.activations.symmetric,
-        },
-    )
-    quantized = quantizer.quantize_model()
-    quantized.producer_name, quantized.producer_version = producer
-    _forget_types(quantized, declared)
-    result = Graph.from_proto(quantized)
-    del result.model.metadata_props[_SHAPES_KNOWN[0]]
-    result.model.graph.sort()
-    return result
+    nodes: set[ir.Node]
+    pairs: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    written_as_integers: set[ir.Value] = field(default_factory=set)
+    """Tensors that a kernel gives as integers: all their readers take those, floats are not there."""
 
 
-def _tell_types(graph: Graph, proto: onnx.ModelProto) -> None:
-    """The quantizer leaves tensors of unknown type alone, and would infer shapes by way of a file."""
-    proto.metadata_props.add(key=_SHAPES_KNOWN[0], value=_SHAPES_KNOWN[1])
-    known = {each.name for each in proto.graph.value_info}
-    for node in graph.model.graph:
-        for value in node.outputs:
-            if value.name not in known and value.type is not None and not value.is_graph_output():
-                proto.graph.value_info.append(ir.serde.serialize_value(value))
+def decide(
+    graph: Graph, layers: Collection[ir.Node], way: Way, target: Target, has_range: Callable[[ir.Value], bool]
+) -> Placement:
+    """The placement for `layers` of `graph`, which are left in float where a tensor they touch has no range."""
+    nodes = {node for node in graph.nodes() if _is_candidate(node, layers, way, target)}
+    nodes = {node for node in nodes if all(has_range(value) for value in _touched(node))}
+    kept = _drop_isolated(nodes, target)
+    return _with_pairs(Placement(kept), graph, target)
 
 
-def _forget_types(proto: onnx.ModelProto, declared: Collection[str]) -> None:
-    kept = [each for each in proto.graph.value_info if each.name in declared]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
+def flowing_inputs(node: ir.Node) -> list[tuple[int, ir.Value]]:
+    """The float inputs of an integer node that samples decide, with their positions."""
+    last = len(node.inputs) if node.op_type in _READS_ALL else 1
+    return [
+        (index, value)
+        for index, value in enumerate(node.inputs[:last])
+        if value is not None and value.dtype == ir.DataType.FLOAT and trace_weight(value) is None
+    ]
 
 
-def _as_tensor_data(limits: Range) -> TensorData:
-    return TensorData(lowest=np.float32(limits[0]), highest=np.float32(limits[1]))
+def result_of(node: ir.Node) -> ir.Value:
+    """The tensor by which what `node` computes leaves it: behind the Relu or Clip that it absorbs."""
+    value = node.outputs[0]
+    while (reader := _absorbed_reader(value)) is not None:
+        value = reader.outputs[0]
+    return value
+
+
+def _is_candidate(node: ir.Node, layers: Collection[ir.Node], way: Way, target: Target) -> bool:
+    if node in layers:
+        return True
+    if node.domain or not all(value is None or value.dtype is not None for value in node.inputs):
+        return False
+    if node.op_type == "MatMul":
+        return way.products and len(flowing_inputs(node)) == len(node.inputs)
+    if not way.between or node.op_type not in target.between | target.carriers:
+        return False
+    # A constant operand, such as a bias, would lose more bits than the kernel gains.
+    constants = len(node.inputs) - len(flowing_inputs(node)) if node.op_type in _READS_ALL else 0
+    return bool(flowing_inputs(node)) and not constants
+
+
+def _touched(node: ir.Node) -> list[ir.Value]:
+    """The tensors that need a range for `node` to work on integers."""
+    written = [] if node.op_type in _WRITES_FLOATS else _results(node)
+    return [*(value for _, value in flowing_inputs(node)), *written]
+
+
+def _results(node: ir.Node) -> list[ir.Value]:
+    return list(node.outputs) if node.op_type == "Split" else [result_of(node)]
+
+
+def _drop_isolated(nodes: set[ir.Node], target: Target) -> set[ir.Node]:
+    """Without nodes between that integers do not both come from and go to: they would only add conversions."""
+    between = {node for node in nodes if node.op_type in target.between | target.carriers}
+    while True:
+        isolated = {node for node in between if not (_is_fed(node, nodes) and _is_read(node, nodes))}
+        if not isolated:
+            return nodes
+        nodes, between = nodes - isolated, between - isolated
+
+
+def _is_fed(node: ir.Node, nodes: set[ir.Node]) -> bool:
+    return any(_source(value) in nodes for _, value in flowing_inputs(node))
+
+
+def _is_read(node: ir.Node, nodes: set[ir.Node]) -> bool:
+    return any(use.node in nodes for value in _results(node) for use in value.uses())
+
+
+def _source(value: ir.Value) -> ir.Node | None:
+    """The node that computed `value`, seen through what it absorbs."""
+    node = value.producer()
+    while node is not None and node.op_type in _ABSORBED:
+        before = node.inputs[0]
+        if before is None or _absorbed_reader(before) is not node:
+            break
+        node = before.producer()
+    return node
+
+
+def _absorbed_reader(value: ir.Value) -> ir.Node | None:
+    """The Relu or Clip with constant bounds that alone reads `value`, in the same graph."""
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    reader, index = next(iter(uses))
+    if index or reader.op_type not in _ABSORBED or reader.domain or reader.graph is not value.graph:
+        return None
+    return reader if all(each is None or each.is_initializer() for each in reader.inputs[1:]) else None
+
+
+def _with_pairs(placement: Placement, graph: Graph, target: Target) -> Placement:
+    for node in graph.nodes():
+        if node not in placement.nodes:
+            continue
+        inputs = [value for _, value in flowing_inputs(node)]
+        for value in inputs:
+            placement.pairs.setdefault(value, value)
+        if node.op_type in _WRITES_FLOATS:
+            continue
+        carried = placement.pairs[inputs[0]] if node.op_type in target.carriers else None
+        for value in _results(node):
+            placement.pairs[value] = carried or value
+            placement.written_as_integers.add(value)
+    return placement
+
+
+def readers(value: ir.Value, placement: Placement) -> Iterator[tuple[ir.Node, int]]:
+    """The inputs that take what the pair of `value` gives back: of all nodes, or of integer ones alone."""
+    for node, index in list(value.uses()):
+        if value in placement.written_as_integers or node in placement.nodes:
+            yield node, index

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 
 from worker.engine.graph import Graph, Layer
+from worker.engine.graph.cost import count_weights, macs
 from worker.engine.graph.edit import Editor
 from worker.engine.graph.layers import trace_weight
 from worker.engine.quantization.calibration import Pass, to_tensors
@@ -18,6 +19,7 @@ from worker.engine.tensors.similarity import decibels
 from worker.engine.torch_graph import TorchGraph
 
 Quantizer = Callable[[torch.Tensor], torch.Tensor]
+_MOST_SAMPLES, _FEWEST_SAMPLES, _COMFORTABLE_MACS = 16, 2, 2e10
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ def measure_errors(graph: Graph, layers: Sequence[QuantizedLayer], run: Pass) ->
             bench.measure(to_tensors(graph, batch.feed, run.device), done / total, batch.count / total)
             done += batch.count
     return bench.errors()
+
+
+def affordable_samples(graph: Graph, runs: int) -> int:
+    """On how many samples `graph` is run so many times each: up to 16, in some seconds of two cores; at least 2."""
+    per_sample = runs * (macs(graph) or count_weights(graph).count)
+    return int(np.clip(_COMFORTABLE_MACS // max(per_sample, 1), _FEWEST_SAMPLES, _MOST_SAMPLES))
 
 
 def shares(errors: Mapping[str, LayerError]) -> dict[str, float]:

@@ -72,8 +72,7 @@ class TorchGraph(Holder):
         handle's `remove()`, or leaving `with`, ends it. Raises SlimlineError TENSOR_UNKNOWN.
         """
         if name not in self._observers:
-            known = {value.name for value in self._source.values()}
-            if name not in known:
+            if name not in self._source.names:
                 raise SlimlineError("TENSOR_UNKNOWN", f"no node or input of the graph gives {name!r}", node=name)
             self._observers[name] = OrderedDict()
             self._plan = None

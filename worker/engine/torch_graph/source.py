@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -73,11 +74,15 @@ class Source:
             self.numbers[weight.value] = len(self.weights)
             self.weights.append(weight)
 
-    def values(self) -> Iterator[ir.Value]:
-        """What the inputs and nodes of the graph and its bodies give, weights aside."""
-        for graph in self.model.graphs():
-            made = (value for node in graph for value in node.outputs)
-            yield from (value for value in (*graph.inputs, *made) if value not in self.numbers)
+    @cached_property
+    def names(self) -> frozenset[str | None]:
+        """Of what the inputs and nodes of the graph and its bodies give, weights aside."""
+        given = (value for graph in self.model.graphs() for value in (*graph.inputs, *_made_in(graph)))
+        return frozenset(value.name for value in given if value not in self.numbers)
+
+
+def _made_in(graph: ir.Graph) -> Iterator[ir.Value]:
+    return (value for node in graph for value in node.outputs)
 
 
 def stored_tensor(node: ir.Node) -> ir.TensorProtocol | None:

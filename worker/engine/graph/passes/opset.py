@@ -1,4 +1,4 @@
-"""Pass: the default opset becomes at least 18, by onnx's version converter."""
+"""Pass: the default opset becomes at least 18, or what a method asks for, by onnx's version converter."""
 
 import onnx
 import onnx_ir as ir
@@ -13,30 +13,30 @@ OLDEST_KEPT = 13
 """Oldest opset worked on as it is where conversion fails: from 13 on, Q/DQ nodes have an axis."""
 
 
-def raise_opset(graph: Graph) -> list[str]:
-    """Convert up to opset 18; newer graphs stay as they are.
+def raise_opset(graph: Graph, target: int = TARGET, oldest_kept: int = OLDEST_KEPT) -> list[str]:
+    """Convert up to opset `target`; newer graphs stay as they are.
 
-    Raises SlimlineError OPSET_UNSUPPORTED for what cannot be converted and is older than opset 13.
+    Raises SlimlineError OPSET_UNSUPPORTED for what cannot be converted and is older than `oldest_kept`.
     """
     source = graph.opset
-    if source >= TARGET:
+    if source >= target:
         return []
     try:
-        proto = version_converter.convert_version(to_skeleton(graph.model), TARGET)
+        proto = version_converter.convert_version(to_skeleton(graph.model), target)
         onnx.checker.check_model(proto)
     except (version_converter.ConvertError, onnx.checker.ValidationError, RuntimeError) as error:
-        if source >= OLDEST_KEPT:
-            return [f"stays at opset {source}: conversion to {TARGET} failed ({_first_line(error)})"]
+        if source >= oldest_kept:
+            return [f"stays at opset {source}: conversion to {target} failed ({_first_line(error)})"]
         raise SlimlineError(
             "OPSET_UNSUPPORTED",
-            f"opset {source} could not be converted to {TARGET}: {_first_line(error)}",
-            hint=f"export with opset_version={TARGET} or higher; {OLDEST_KEPT} is the oldest that is taken as it is",
+            f"opset {source} could not be converted to {target}: {_first_line(error)}",
+            hint=f"export with opset_version={target} or higher; {oldest_kept} is the oldest that is taken as it is",
         ) from error
     converted = ir.serde.deserialize_model(proto)
     give_back_weights(converted, graph.model)
     _carry_over(graph.model, converted)
     graph.model = converted
-    return [f"converted from opset {source} to {TARGET}"]
+    return [f"converted from opset {source} to {target}"]
 
 
 def _carry_over(old: ir.Model, new: ir.Model) -> None:
