@@ -17,11 +17,15 @@ class DynamicWeights(BaseModel):
 
 
 class QuantizeDynamic(Step):
-    """Needs no data. Leaves convolutions alone unless asked: their dynamic integer kernel is slower than float."""
+    """Needs no data. Leaves convolutions alone unless asked: their dynamic integer kernel is slower than float.
+
+    Products of two activations, as inside attention, stay in float: in integers they cost accuracy and gain no time.
+    Small GRUs and RNNs, and embeddings, get integer weights only.
+    """
 
     card: ClassVar[MethodCard] = MethodCard(
         summary="8-bit weights, activation ranges at run time; no data needed",
-        works_on="MatMul, Gemm and LSTM with constant weights; Conv only with `convolutions: true`",
+        works_on="MatMul, Gemm, Attention, LSTM, GRU, RNN, embeddings; Conv only with `convolutions: true`",
         changes_speed=True,
         paper="ONNX Runtime, Quantize ONNX models: dynamic quantization",
     )

@@ -123,3 +123,94 @@ def test_a_quantized_model_is_refused(make_mlp: Builder, apply_step: Apply) -> N
     with pytest.raises(SlimlineError) as caught:
         apply_step(quantized, "quantize.float16")
     assert caught.value.failure.code == "ALREADY_QUANTIZED"
+
+
+def test_a_layer_whose_weights_would_vanish_stays_float32(apply_step: Apply) -> None:
+    small = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32) * np.float32(1e-9)
+    turned = [
+        helper.make_node("Transpose", ["small"], ["turned"], "turn"),
+        helper.make_node("MatMul", ["x", "turned"], ["m"], "shrink"),
+        helper.make_node("Div", ["m", "tiny"], ["d"], "grow"),
+    ]
+    applied = apply_step(make_chain(*turned, small=small, tiny=np.array(1e-9, np.float32)), "quantize.float16")
+    assert applied.after.array("small").dtype == np.float32
+    assert applied.reasons() == {"shrink": "100% of 'small' is too small for float16"}
+    assert noise(applied) > 50
+
+
+def test_a_few_vanishing_weights_do_not_matter(apply_step: Apply) -> None:
+    weights = np.random.default_rng(1).normal(size=(4, 64)).astype(np.float32)
+    weights[0, 0] = 1e-12
+    wide = [helper.make_node("MatMul", ["x", "wide"], ["m"], "widen"), helper.make_node("MatMul", ["m", "back"], ["d"])]
+    applied = apply_step(make_chain(*wide, wide=weights, back=weights.T.copy()), "quantize.float16")
+    assert applied.after.array("wide").dtype == np.float16
+    assert not applied.reasons()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_values_too_large_at_the_border_of_a_body(keeps: bool, apply_step: Apply) -> None:
+    """What an If gives is float16 only where it fits: here a branch multiplies by 1e6, or by 2."""
+    factor = np.array(1e6 if keeps else 2, np.float32)
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Mul", ["x", f"{name}_by"], [f"{name}_y"], f"{name}_mul")],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, ["batch", 4])],
+            [numpy_helper.from_array(factor, f"{name}_by")],
+        )
+        for name in ("then", "else")
+    ]
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["top"], "top", keepdims=0),
+        helper.make_node("Greater", ["top", "zero"], ["c"], "compare"),
+        helper.make_node("If", ["c"], ["b"], "choose", then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Div", ["b", "by"], ["d"], "undo"),
+    ]
+    applied = apply_step(make_chain(*nodes, zero=np.array(0, np.float32), by=factor), "quantize.float16")
+    border = next(node for node in applied.after.nodes() if node.op_type == "If").outputs[0]
+    assert border.dtype.name == ("FLOAT" if keeps else "FLOAT16")
+    assert noise(applied) > 50
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("ScatterND", ["x3", "at", "update"], ["a"], "island", reduction="add"),
+        helper.make_node("MeanVarianceNormalization", ["x3"], ["a"], "island", axes=[2]),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_operators_without_a_kernel_stay_float32(node: onnx.NodeProto, apply_step: Apply) -> None:
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "front"], ["x3"], "unsqueeze"),
+        node,
+        helper.make_node("Squeeze", ["a", "front"], ["s"], "squeeze"),
+    ]
+    initializers = {"front": np.array([0]), "at": np.array([[0, 0, 1]]), "update": np.array([2], np.float32)}
+    used = {name: array for name, array in initializers.items() if name == "front" or name in node.input}
+    applied = apply_step(make_chain(*nodes, **used), "quantize.float16")
+    assert any("island" in note and "ONNX Runtime runs no" in note for note in applied.record.notes)
+    assert noise(applied) > 50
+
+
+def test_sums_inside_a_node_may_exceed_the_range(apply_step: Apply) -> None:
+    """The mean of squares of 200 values of 300 fits, their sum does not: ONNX Runtime adds in float32."""
+    nodes = [
+        helper.make_node("Mul", ["x", "large"], ["b"], "grow"),
+        helper.make_node("Expand", ["b", "many"], ["e"], "repeat"),
+        helper.make_node("ReduceL2", ["e", "axis"], ["r"], "norm"),
+        helper.make_node("Div", ["b", "r"], ["d"], "divide"),
+    ]
+    constants = {"large": np.array(100, np.float32), "many": np.array([500, 1, 4]), "axis": np.array([0])}
+    nodes.append(helper.make_node("Squeeze", ["d", "axis"], ["s"], "squeeze"))
+    applied = apply_step(make_chain(*nodes, **constants), "quantize.float16")
+    assert not any("kept in float32" in note for note in applied.record.notes)
+    assert noise(applied) > 45
+
+
+def test_the_record_tells_what_each_layer_does_to_the_output(make_cnn: Builder, apply_step: Apply) -> None:
+    records = apply_step(make_cnn(), "quantize.float16").record.layers
+    assert sum(record.error_share for record in records) == pytest.approx(1)
+    assert all(record.output_sqnr_db > 60 and record.sqnr_db > 60 for record in records)
+    assert {(record.bits, record.activation_bits) for record in records} == {(16, 16)}

@@ -1,19 +1,30 @@
 """`quantize.dynamic`: integer weights ahead of time, activation ranges found by ONNX Runtime at run time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from app.contracts.recipe.quantize_dynamic import QuantizeDynamic
 from worker.engine.graph import Graph, Layer
-from worker.engine.graph.layers import trace_weight
 from worker.engine.methods.method import Method, StepContext, split_layers
-from worker.engine.quantization.dynamic import DynamicRewriter
-from worker.engine.quantization.gate import check_gain, obstacle_in_weights, refuse_quantized
-from worker.engine.quantization.nodes import attribute
+from worker.engine.quantization.calibration import Pass
+from worker.engine.quantization.dynamic.activations import quantize_dynamically
+from worker.engine.quantization.dynamic.draft import Draft
+from worker.engine.quantization.dynamic.rules import RULES
+from worker.engine.quantization.dynamic.saturation import saturates
+from worker.engine.quantization.gate import check_gain, refuse_quantized
+from worker.engine.quantization.layer_errors import find_errors
+from worker.engine.quantization.sensitivity import QuantizedLayer
+from worker.engine.tensors.similarity import sqnr_db
+from worker.engine.wording import counted
 
-_HINT = "It works on MatMul, Gemm and LSTM; for convolutions use quantize.static, or convolutions=true."
-_MATRIX = 2
+_HINT = "It works on matrix products, recurrent layers and embeddings; for convolutions use quantize.static."
+_SATURATES = (
+    "this CPU adds products of 8-bit numbers in 16 bits (no VNNI), which overflows where both are large: "
+    "judge the accuracy on the machine that will serve the model"
+)
+_WATCHED_SAMPLES = 16
 
 
 class DynamicQuantization(Method[QuantizeDynamic]):
@@ -26,17 +37,25 @@ class DynamicQuantization(Method[QuantizeDynamic]):
         """See `Method.apply`; raises NOTHING_TO_QUANTIZE, ALREADY_QUANTIZED or QUANTIZATION_WITHOUT_EFFECT."""
         refuse_quantized(graph, step.method)
         quantized = graph.clone()
-        layers = split_layers(quantized, step, context, lambda _, layer: _obstacle(layer, step.convolutions))
+
+        def obstacle(_: Graph, layer: Layer) -> str | None:
+            return _obstacle(layer, step.convolutions) or _obstacle_in_numbers(quantized, layer)
+
+        layers = split_layers(quantized, step, context, obstacle)
         if not layers:
             raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
-        rewriter = DynamicRewriter(quantized, per_channel=step.weights.per_channel)
-        for index, layer in enumerate(layers):
-            context.progress(index / len(layers), layer.name)
-            context.record.done(layer, bits=8, sqnr_db=rewriter.rewrite(layer))
+        operands = [operand for layer in layers for operand in RULES[layer.op].operands(layer.node)]
+        draft = Draft(quantized, operands, per_channel=step.weights.per_channel)
+        _record(draft, layers, context)
+        for layer in layers:
+            RULES[layer.op].rewrite(layer, draft)
+        draft.weights.settle()
         context.record.note_held_back()
         context.record.note(check_gain(graph, quantized).told())
         if any(layer.op == "Conv" for layer in layers):
             context.record.note("dynamic integer convolutions run several times slower than float ones on a CPU")
+        if saturates():
+            context.record.note(_SATURATES)
         return quantized
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
@@ -48,39 +67,54 @@ class DynamicQuantization(Method[QuantizeDynamic]):
 def _obstacle(layer: Layer, convolutions: bool) -> str | None:  # noqa: FBT001 - the step's own option
     if layer.op == "Conv" and not convolutions:
         return "dynamic integer convolution is slower than float; set convolutions=true to do it all the same"
-    if layer.op not in _OBSTACLES:
+    if layer.op not in RULES:
         return f"ONNX Runtime has no dynamic integer kernel for {layer.op}"
-    return obstacle_in_weights(layer) or _OBSTACLES[layer.op](layer.node)
+    for weight in layer.weights:
+        if weight.dtype != ir.DataType.FLOAT:
+            kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
+            return f"its weights are {kind}: quantize the float32 model instead"
+        if weight.is_graph_output():
+            return "its weights are an output of the model"
+    return RULES[layer.op].obstacle(layer.node)
 
 
-def _in_matmul(node: ir.Node) -> str | None:
-    traced = trace_weight(node.inputs[1])
-    if traced is None:
-        return "its weight is the left operand"
-    return None if len(traced[1]) == _MATRIX else "its weight is a stack of matrices"
+def _obstacle_in_numbers(graph: Graph, layer: Layer) -> str | None:
+    are_finite = all(np.isfinite(graph.array(weight)).all() for weight in layer.weights)
+    return None if are_finite else "its weights hold NaN or infinity"
 
 
-def _in_gemm(node: ir.Node) -> str | None:
-    if attribute(node, "transA", 0):
-        return "its input comes transposed (transA)"
-    return "its bias is scaled (beta)" if attribute(node, "beta", 1) != 1 else None
+def _record(draft: Draft, layers: Sequence[Layer], context: StepContext) -> None:
+    """Measure each layer and record it; the graph of `draft` is still in floats."""
+    graph, weights = draft.graph, draft.weights
+
+    def quantized(layer: Layer) -> QuantizedLayer:
+        restored = {weight.name or "": weights.restored(weight) for weight in layer.weights}
+        return QuantizedLayer(layer, restored, quantize_dynamically if _multiplies(layer) else None)
+
+    run = Pass(
+        context.samples,
+        _WATCHED_SAMPLES,
+        context.device,
+        lambda share: context.progress(0.9 * share, "measuring each layer's error"),
+    )
+    errors = find_errors(graph, layers, quantized, run)
+    for layer in layers:
+        pairs = [(graph.array(weight).ravel(), weights.restored(weight).ravel()) for weight in layer.weights]
+        original, restored = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        context.record.done(
+            layer,
+            bits=8,
+            activation_bits=8 if _multiplies(layer) else None,
+            sqnr_db=sqnr_db(original, restored),
+            integer_kernel=_multiplies(layer),
+            **errors.facts.get(layer.name, {}),
+        )
+    if errors.note:
+        context.record.note(errors.note)
+    if small := sum(layer.op in ("GRU", "RNN") and not _multiplies(layer) for layer in layers):
+        told = "got integer weights only: smaller, and as fast as before"
+        context.record.note(f"{counted(small, 'recurrent layer')} {told}")
 
 
-def _in_conv(node: ir.Node) -> str | None:
-    is_plain = all(each is None or each.is_initializer() for each in node.inputs[1:])
-    return None if is_plain else "its weight or bias is computed"
-
-
-def _in_lstm(node: ir.Node) -> str | None:
-    if attribute(node, "layout", 0):
-        return "it has layout=1, which the integer kernel does not know"
-    is_plain = all(each is not None and each.is_initializer() for each in node.inputs[1:3])
-    return None if is_plain else "its weights are computed"
-
-
-_OBSTACLES: Mapping[str, Callable[[ir.Node], str | None]] = {
-    "MatMul": _in_matmul,
-    "Gemm": _in_gemm,
-    "Conv": _in_conv,
-    "LSTM": _in_lstm,
-}
+def _multiplies(layer: Layer) -> bool:
+    return RULES[layer.op].multiplies(layer.node)

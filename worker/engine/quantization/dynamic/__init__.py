@@ -1,0 +1,1 @@
+"""Dynamic quantization of one operator family a file; `rules` is their table, `draft` what they share."""
