@@ -96,13 +96,42 @@ JOB_SUMMARY: dict[str, Any] = {
     if name not in {"spec", "comparison", "artifacts", "reproduce", "engine_s", "notes"}
 }
 
-LAYER: dict[str, Any] = {
-    "step": 1,
-    "method": "quantize.static",
-    "layer": "/layer1/conv1/Conv",
-    "op": "Conv",
-    "done": True,
-    "bits": 8.0,
+_LOSING = "/layer1/conv1/Conv"
+JOB_LAYERS: dict[str, Any] = {
+    "data": [
+        {
+            "step": 1,
+            "method": "quantize.static",
+            "layer": _LOSING,
+            "op": "Conv",
+            "done": True,
+            "bits": 8.0,
+            "sqnr_db": 38.2,
+            "activation_bits": 8,
+            "range": [0.0, 6.41],
+            "output_sqnr_db": 19.7,
+            "error_share": 0.62,
+            "integer_kernel": True,
+            "repairs": [{"name": "bias_correction", "gain_db": 0.8, "kept": True}],
+            "advice": [{"method": "quantize.static", "exclude": [_LOSING]}],
+        },
+        {
+            "step": 1,
+            "method": "quantize.static",
+            "layer": "/lstm/LSTM",
+            "op": "LSTM",
+            "done": False,
+            "reason": "static quantization does nothing for LSTM; quantize.dynamic does it for LSTM",
+            "advice": [{"method": "quantize.dynamic", "include": ["/lstm/LSTM"]}],
+        },
+    ],
+    "advice": [
+        {
+            "why": f"{_LOSING} makes 62% of the error of quantize.static; left out, it stays as before",
+            "layers": [_LOSING],
+            "recipe": [JOB_SPEC["recipe"][0], {"method": "quantize.static", "exclude": [_LOSING]}],
+        }
+    ],
 }
 
 EVENT: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`slimline jobs`: submit, list, show, watch, cancel, compare, download."""
+"""`slimline jobs`: submit, list, show, watch, cancel, compare, look at layers, download."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from app.cli.connection import DEFAULT_URL, ServerUrl, connect
 from app.cli.downloads import DownloadOption, save_artifact
 from app.cli.inputs import read_document
 from app.cli.job_report import exit_code, print_report
+from app.cli.layers import print_layers
 from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
 from app.cli.progress import follow_job
 from app.contracts.states import JobState
@@ -118,6 +119,17 @@ def comparison(
             print_report(client.job(job_id))
         else:
             typer.echo(client.get_text(path, format=output_format), nl=False)
+
+
+@jobs.command()
+def layers(job_id: JobId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Print what became of each layer, which ones lose most, and recipes to try instead."""
+    with connect(url) as client:
+        found = client.get(f"/v1/jobs/{job_id}/layers")
+    if as_json:
+        print_json(found)
+    else:
+        print_layers(found)
 
 
 @jobs.command()

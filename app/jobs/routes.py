@@ -146,9 +146,12 @@ def read_comparison(
 
 @router.get("/{job_id}/layers", responses=documented(HTTPStatus.NOT_FOUND))
 def read_layers(job_id: str, context: RequestContext) -> JobLayers:
-    """What each step did to each layer, or why it left it alone."""
+    """What each step did to each layer, which ones lose most, and recipes to try instead.
+
+    Empty until the job has succeeded. A recipe of `advice` can be posted as it is, with the same model and data.
+    """
     with context.database.read() as session:
-        return JobLayers(data=service.find(session, job_id).layers or [])
+        return service.find_layers(session, job_id)
 
 
 def _answer(context: Context, job_id: str, if_none_match: str | None) -> Response:

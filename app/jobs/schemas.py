@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contracts.advice import Advice
 from app.contracts.events import LayerRecord, Progress
 from app.contracts.failure import Failure
 from app.contracts.job_spec import JobSpec
@@ -12,7 +13,7 @@ from app.contracts.measurement import Comparison
 from app.contracts.recipe import RecipeStep
 from app.contracts.states import JobState
 from app.contracts.targets import Verdict
-from app.examples import ARTIFACT, EVENT, JOB, JOB_SUMMARY, LAYER
+from app.examples import ARTIFACT, EVENT, JOB, JOB_LAYERS, JOB_SUMMARY
 
 
 class JobProgress(Progress):
@@ -93,8 +94,9 @@ class JobEvent(BaseModel):
 
 
 class JobLayers(BaseModel):
-    """What each step did to each layer, or why it left it alone."""
+    """What each step did to each layer, or why it left it alone, and what to try instead."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [LAYER]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB_LAYERS]})
 
     data: list[LayerRecord]
+    advice: list[Advice] = Field(description="At most three, best first; empty where no layer stands out")

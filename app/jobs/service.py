@@ -5,6 +5,7 @@ from http import HTTPStatus
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
+from app.contracts.advice import advise_job, advise_layers
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison, StepMeasurement, compare
 from app.contracts.messages import Message, Queue, TaskName
@@ -16,7 +17,7 @@ from app.db.database import send_after_commit
 from app.db.ingest import Brief, read_brief
 from app.errors import Problem, not_found, unprocessable
 from app.jobs import repository
-from app.jobs.schemas import ArtifactSummary, JobProgress, JobSummary, JobView, Reproduce
+from app.jobs.schemas import ArtifactSummary, JobLayers, JobProgress, JobSummary, JobView, Reproduce
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 
@@ -66,6 +67,14 @@ def find_comparison(session: Session, job_id: str) -> Comparison:
     """The job's measured rows beside each other."""
     find(session, job_id)
     return _comparison(session, job_id)
+
+
+def find_layers(session: Session, job_id: str) -> JobLayers:
+    """What became of each layer, with advice."""
+    row = find(session, job_id)
+    records, recipe = row.layers or [], row.spec.recipe
+    given = row.spec.data.model_dump(exclude_none=True)
+    return JobLayers(data=advise_layers(records, recipe), advice=advise_job(records, recipe, given))
 
 
 def summarise(session: Session, row: JobRow) -> JobSummary:

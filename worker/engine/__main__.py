@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from app.contracts.failure import SlimlineError
 from app.contracts.job_spec import Device, Task
 from app.contracts.preprocess import Preprocess
-from app.contracts.recipe import METHODS
+from app.contracts.recipe import METHODS, DataRole
 from app.contracts.recipe.notation import parse_recipe, validate_recipe
 from app.contracts.targets import Targets
 
@@ -53,7 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _compress(options: argparse.Namespace) -> int:
     from worker.engine.compression import compress  # noqa: PLC0415 - loads ONNX Runtime
-    from worker.engine.terminal import ProgressLine, format_comparison, format_verdict  # noqa: PLC0415 - same
+    from worker.engine.terminal import (  # noqa: PLC0415 - same
+        ProgressLine,
+        format_comparison,
+        format_layers,
+        format_verdict,
+    )
 
     line = ProgressLine()
     try:
@@ -80,6 +85,9 @@ def _compress(options: argparse.Namespace) -> int:
         sys.stdout.write(format_comparison(result.comparison) + "\n")
         sys.stdout.writelines(f"note: {note}\n" for note in (final.notes if final else []))
         sys.stdout.write(format_verdict(result.verdict) + "\n" if result.verdict else "")
+        if options.layers:
+            given = [role for role in DataRole if getattr(options, role)]
+            sys.stdout.write(format_layers(result.layers, options.recipe, given) + "\n")
         sys.stdout.write(f"wrote {options.output}\n")
     return MISSED if result.verdict and not result.verdict.met else DONE
 
@@ -165,6 +173,7 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", type=_file, metavar="DATA", help="data for steps that train")
     parser.add_argument("--task", choices=get_args(Task), help="default: what the labels are for")
     parser.add_argument("--device", choices=get_args(Device), default="auto")
+    parser.add_argument("--layers", action="store_true", help="print what became of each layer, and advice")
     for name, field in Targets.model_fields.items():
         text = f"target: {(field.description or name.replace('_', ' ')).replace('%', '%%')}"
         parser.add_argument("--" + name.replace("_", "-"), type=float, metavar="X", help=text)

@@ -1,11 +1,14 @@
 """How results look in a terminal: a progress line and plain-text tables. Words only; nothing is computed here."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from app.contracts.events import EngineEvent, Log, Progress
+from app.contracts.advice import advise_job, advise_layers
+from app.contracts.events import EngineEvent, LayerRecord, Log, Progress
 from app.contracts.failure import Failure
+from app.contracts.layer_table import lines_below, tables
 from app.contracts.measurement import Accuracy, Comparison, Measurement
+from app.contracts.recipe import Step
 from app.contracts.targets import Verdict
 
 _WIDTH = 100
@@ -94,6 +97,13 @@ def format_comparison(comparison: Comparison) -> str:
             value = ratios.get(ratio) if ratio else None
             body.append([title, *cells, "" if value is None else f"x {value:.2f}"])
     return format_table(["", *(name for name, _ in shown), "ratio"], body)
+
+
+def format_layers(records: Sequence[LayerRecord], recipe: Sequence[Step], given: Collection[str]) -> str:
+    """What became of each layer, a table for each step, and advice; `given` are the roles of the data."""
+    shown = tables(advise_layers(records, recipe))
+    parts = [text for name, (header, *rows) in shown for text in ("", name, format_table(header, rows))]
+    return "\n".join([*parts, "", *lines_below(records, advise_job(records, recipe, given))])
 
 
 def format_verdict(verdict: Verdict) -> str:
