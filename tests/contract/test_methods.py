@@ -15,7 +15,13 @@ from worker.engine.session import open_session, run_session
 from worker.engine.tensors.similarity import sqnr_db
 
 Context = Callable[[str], StepContext]
-FAITHFUL_DB = {"quantize.static": 20.0, "quantize.dynamic": 25.0, "quantize.float16": 50.0}
+FAITHFUL_DB = {
+    "quantize.static": 20.0,
+    "quantize.dynamic": 25.0,
+    "quantize.weights": 30.0,
+    "quantize.float16": 50.0,
+    "quantize.bfloat16": 40.0,
+}
 """How close to the original a default step stays on tiny models of random weights, dB."""
 NO_PROMISE_DB = -10.0
 """For methods that change the function and are trained after."""
