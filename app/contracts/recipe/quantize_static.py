@@ -18,7 +18,11 @@ class WeightQuantization(BaseModel):
 
     bits: Literal[4, 8] = Field(8, description="4 saves size alone: CPUs have no kernel that multiplies them")
     symmetric: bool = Field(True, description="Zero point at 0; integer kernels on x86 want it")
-    per_channel: bool = Field(True, description="One scale per output channel")
+    per_channel: bool | None = Field(
+        None,
+        description="One scale per output channel, or one for the whole weight, which kernels run a little faster; "
+        "null: the latter where it costs less than 1 dB",
+    )
 
     @model_validator(mode="after")
     def _one_zero_point(self) -> Self:

@@ -44,7 +44,7 @@ def test_equalization_is_kept_where_ranges_are_uneven(spoiled: onnx.ModelProto, 
     repairs = {each.name: each for each in repaired.record.layers[0].repairs}
     assert repairs["cross-layer equalization"].kept
     assert repairs["cross-layer equalization"].gain_db > 6
-    assert not plain.record.layers[0].repairs
+    assert not any(each.kept for each in plain.record.layers[0].repairs)
 
 
 def test_what_is_kept_helped_and_what_is_not_did_not(make_cnn: Builder, apply_step: Apply) -> None:
@@ -97,3 +97,20 @@ def test_layers_left_out_keep_their_weights_while_others_are_repaired(
     assert (applied.after.array("conv3.weight") == applied.before.array("conv3.weight")).all()
     assert equalized(applied.record)
     assert not equalized(apply_step(spoiled, "quantize.static:exclude=conv2").record)
+
+
+def test_one_scale_for_a_weight_is_kept_where_it_costs_little(
+    make_cnn: Builder, spoiled: onnx.ModelProto, apply_step: Apply
+) -> None:
+    even = onnx.ModelProto()
+    even.CopyFrom(make_cnn())
+    for each in even.graph.initializer:
+        if each.name.endswith("weight"):
+            array = np.sign(numpy_helper.to_array(each)).astype(np.float32) / 4
+            each.CopyFrom(numpy_helper.from_array(array, each.name))
+    for model, is_kept in ((even, True), (spoiled, False)):
+        (tried,) = apply_step(model, "quantize.static:repairs=[]").record.layers[0].repairs
+        assert (tried.name, tried.kept) == ("one scale for each weight", is_kept)
+        assert (tried.gain_db > -1) is is_kept
+    asked = apply_step(even, "quantize.static:repairs=[],weights.per_channel=true")
+    assert not asked.record.layers[0].repairs

@@ -55,7 +55,7 @@ def to_integers(weight: Array, request: WeightRequest) -> IntegerWeight:
     """The integers of a weight whose elements are all finite."""
     if not request.how.symmetric:
         return _asymmetric(weight, request)
-    kept = (request.axis,) if request.how.per_channel else ()
+    kept = () if request.how.per_channel is False else (request.axis,)
     scale = _symmetric_scale(weight, kept, request)
     integers = IntegerRange.of(request.used_bits, signed=True, symmetric=True)
     codes = quantize(weight, scale, 0, integers, request.bits)

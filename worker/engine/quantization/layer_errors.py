@@ -28,7 +28,7 @@ class LayerErrors:
 def find_errors(
     graph: Graph, layers: Sequence[Layer], quantized: Callable[[Layer], QuantizedLayer], run: Pass
 ) -> LayerErrors:
-    """The errors of `layers` of `graph`, each as `quantized` makes it, on at most 16 samples.
+    """The errors of `layers` of `graph`, each as `quantized` makes it, on at most 8 samples.
 
     Fewer samples for large graphs, and for very large ones none at all.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from app.contracts.events import Repair
+from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_static import QuantizeStatic, RepairName
 from worker.engine.graph import Graph
 from worker.engine.measure.comparison import Judge
@@ -27,6 +28,8 @@ from worker.engine.wording import counted
 
 _MAY_COST_DB = {"accuracy": 0.0, "balanced": 6.0, "speed": 12.0}
 """What a faster placement may cost of fidelity. A bit more is worth 6 dB."""
+_SHARED_SCALE_MAY_COST_DB = 1.0
+"""What one scale for a weight, whose kernel is a few percent faster, may cost."""
 _LEAST_GAIN_DB = 0.05
 """Below this a difference is chance."""
 _QUICK_SAMPLES = 64
@@ -113,6 +116,9 @@ class StaticSearch:
         if self._allows("range_search"):
             searching = replace(best.plan, scheme=replace(best.plan.scheme, searches_weights=True))
             best = self._keep_better(best, {"weight range search": searching})
+        weights = self._step.weights
+        if weights.per_channel is None and weights.symmetric and self._step.preset != "accuracy":
+            best = self._share_scales(best)
         if self._allows("bias_correction"):
             best = self._correct_biases(best)
         return self._revert(best) if self._allows("reversion") else best
@@ -145,6 +151,8 @@ class StaticSearch:
         run = self._run.watching(_QUICK_SAMPLES, start, start + _STRUCTURE / 6, f"calibrating{after}")
         ranges = extreme_ranges(source, self._tensors(source, _WAYS), run)
         plans = {way.name: Plan(source, self._layers, way, ranges, self._scheme) for way in self._ways(source, ranges)}
+        if not plans:
+            raise self._refusal(source, ranges)
         candidates = self._trials.measure_all(plans)
         for way, each in candidates.items():
             borders = counted(each.kernels.borders, "conversion")
@@ -158,9 +166,20 @@ class StaticSearch:
             chosen = {node for node in source.nodes() if node.name in self._layers}
             placed = decide(source, chosen, way, self._target, lambda value: (value.name or "") in ranges)
             names = frozenset(node.name or "" for node in placed.nodes)
-            if names not in seen:
+            if chosen & placed.nodes and names not in seen:
                 seen.add(names)
                 yield way
+
+    def _refusal(self, source: Graph, ranges: Mapping[str, Range]) -> SlimlineError:
+        """Of a graph in which no chosen layer has a range for all it touches."""
+        missing = next((name for name in self._tensors(source, _WAYS[:1]) if name not in ranges), None)
+        return SlimlineError(
+            "NOTHING_TO_QUANTIZE",
+            f"none of the {counted(len(self._layers), 'chosen layer')} can work on integers; {missing!r}, which they "
+            "read or write, held NaN or infinity on the samples, or none of them reached it",
+            node=missing,
+            hint="Look for NaN or infinity in the weights and biases before it, or give samples that reach the layers.",
+        )
 
     def _tensors(self, source: Graph, ways: tuple[Way, ...]) -> list[str]:
         """Names of the tensors whose ranges some of `ways` needs."""
@@ -206,6 +225,15 @@ class StaticSearch:
         }
         return self._keep_better(widest, others)
 
+    def _share_scales(self, best: Candidate) -> Candidate:
+        """One scale for each weight instead of one for each channel: kernels of convolutions save some work."""
+        weights = best.plan.scheme.weights.model_copy(update={"per_channel": False})
+        tried = self._trials.measure(replace(best.plan, scheme=replace(best.plan.scheme, weights=weights)))
+        gain = tried.decibels - best.decibels
+        is_kept = gain >= -_SHARED_SCALE_MAY_COST_DB and self._cost(tried)[:2] <= self._cost(best)[:2]
+        self.story.repairs.append(Repair(name="one scale for each weight", gain_db=_finite(gain), kept=is_kept))
+        return tried if is_kept else best
+
     def _correct_biases(self, best: Candidate) -> Candidate:
         run = self._run.watching(_QUICK_SAMPLES, _RANGES, _BIASES, "measuring what quantization shifts")
         shifts = find_bias_shifts(best.plan.source, list(best.layers().values()), run)
@@ -214,11 +242,10 @@ class StaticSearch:
         return self._keep_better(best, {"bias correction": replace(best.plan, scheme=scheme)})
 
     def _revert(self, best: Candidate) -> Candidate:
-        """Leave the layers that cost most in float, one after another as long as each brings a lot."""
-        is_useful = best.decibels >= _USEFUL_DB
-        if self._step.preset == "speed" or (is_useful and self._step.preset != "accuracy"):
+        """Leave the layers that cost most in float, one after another as long as each brings a lot; never the last."""
+        is_useful, quantized = best.decibels >= _USEFUL_DB, best.layers()
+        if len(quantized) == 1 or self._step.preset == "speed" or (is_useful and self._step.preset != "accuracy"):
             return best
-        quantized = best.layers()
         run = self._run.watching(_REVERTING_SAMPLES, _BIASES, 1.0, "looking for the layers that cost most")
         errors = measure_errors(best.plan.source, list(quantized.values()), run)
         noise = {name: errors[each.layer.name].final_noise for name, each in quantized.items()}

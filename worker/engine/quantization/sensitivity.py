@@ -19,7 +19,7 @@ from worker.engine.tensors.similarity import decibels
 from worker.engine.torch_graph import TorchGraph
 
 Quantizer = Callable[[torch.Tensor], torch.Tensor]
-_MOST_SAMPLES, _FEWEST_SAMPLES, _COMFORTABLE_MACS = 16, 2, 2e10
+_MOST_SAMPLES, _FEWEST_SAMPLES, _COMFORTABLE_MACS = 8, 2, 2e10
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def measure_errors(graph: Graph, layers: Sequence[QuantizedLayer], run: Pass) ->
 
 
 def affordable_samples(graph: Graph, runs: int) -> int:
-    """On how many samples `graph` is run so many times each: up to 16, in some seconds of two cores; at least 2."""
+    """On how many samples `graph` is run so many times each: up to 8, in some seconds of two cores; at least 2."""
     per_sample = runs * (macs(graph) or count_weights(graph).count)
     return int(np.clip(_COMFORTABLE_MACS // max(per_sample, 1), _FEWEST_SAMPLES, _MOST_SAMPLES))
 
@@ -108,7 +108,7 @@ class _Bench:
             with self._quantized(index):
                 got = self._run(inputs)
             self._noise[index] += [float((a - b).square().sum()) for a, b in zip(expected, got, strict=True)]
-            self._progress(done + share * (index + 1) / len(self._layers))
+            self._progress(min(1.0, done + share * (index + 1) / len(self._layers)))
         self._own.clear()
 
     def errors(self) -> dict[str, LayerError]:
