@@ -1,5 +1,6 @@
 """The way of a job through the engine: load -> steps -> export -> verify -> measure, as one visible list."""
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -53,6 +54,7 @@ def _run(job: Job, emit: Emit) -> Finished:
         graph, story = _apply_steps(job, loaded, progress, emit)
         row = _export(job, graph, progress)
         answer = _measure(job, loaded, progress)
+    _deliver(job)
     original = _complete(loaded.row, answer.original, answer.notes)
     final = _complete(row, answer.compressed, [*answer.notes, *_what_disappoints(answer), *story.notes], answer)
     emit(Measured(role="original", row=original))
@@ -108,8 +110,23 @@ def _step_row(job: Job, loaded: Loaded, graph: Graph, path: Path) -> Measurement
 
 def _export(job: Job, graph: Graph, progress: ProgressMeter) -> Measurement:
     progress.tell("export", 0.0, "writing the artifact")
-    export_onnx(graph, job.recipe, job.output)
-    return static_row(Graph.load(job.output), job.output, [])
+    path = _staged(job)
+    path.parent.mkdir(exist_ok=True)
+    export_onnx(graph, job.recipe, path)
+    return static_row(Graph.load(path), path, [])
+
+
+def _staged(job: Job) -> Path:
+    """Where the artifact lies until it was measured."""
+    return job.workspace / "artifact" / job.output.name
+
+
+def _deliver(job: Job) -> None:
+    """Move the artifact to `job.output`, whole or not at all; of several files the model comes last."""
+    for part in sorted(_staged(job).parent.iterdir(), reverse=True):
+        arriving = job.output.with_name(f".{part.name}.part")
+        shutil.move(part, arriving)
+        arriving.replace(job.output.with_name(part.name))
 
 
 def _measure(job: Job, loaded: Loaded, progress: ProgressMeter) -> Answer:
@@ -119,7 +136,7 @@ def _measure(job: Job, loaded: Loaded, progress: ProgressMeter) -> Answer:
     source = samples.source if isinstance(samples.source, Guess) else job.data[_measuring_role(job)].absolute()
     request = Request(
         original=loaded.file.absolute(),
-        compressed=job.output.absolute(),
+        compressed=_staged(job).absolute(),
         inputs=samples.specs,
         source=source,
         note=samples.note,
