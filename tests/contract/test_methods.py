@@ -17,6 +17,7 @@ from worker.engine.tensors.similarity import sqnr_db
 Context = Callable[[str], StepContext]
 FAITHFUL_DB = {
     "quantize.static": 20.0,
+    "quantize.mixed": 10.0,
     "quantize.dynamic": 25.0,
     "quantize.weights": 30.0,
     "quantize.float16": 50.0,

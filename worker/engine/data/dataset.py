@@ -10,7 +10,7 @@ import numpy as np
 from app.contracts.facts import DatasetFacts, TensorSpec
 from app.contracts.preprocess import Preprocess
 from worker.engine.data import fit
-from worker.engine.data.facts import describe
+from worker.engine.data.facts import check_every_number, describe
 from worker.engine.data.source import Array, Labels, Source, read_finite
 
 
@@ -69,6 +69,10 @@ class Dataset:
             fit.check_input(spec, self._value(spec, inputs, first), fixed)
         if outputs and self.source.has_labels:
             fit.check_labels(outputs, self.facts)
+
+    def check_numbers(self) -> None:
+        """Read every float once. Raises SlimlineError DATA_NOT_FINITE naming the array and the first bad sample."""
+        check_every_number(self.source)
 
     def close(self) -> None:
         """Close the file and drop what was unpacked from it."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from app.contracts.facts import DatasetFacts, TensorSpec
 from app.contracts.preprocess import Preprocess
-from worker.engine.data.source import Source, read_finite
+from worker.engine.data.source import Source, check_constants, read_finite
 
 _BLOCK = 64
 _LABEL_BLOCK = 65536
@@ -39,9 +39,20 @@ def describe(source: Source, preprocess: Preprocess | None) -> DatasetFacts:
 
 def check_every_sample(source: Source) -> None:
     """Read everything once, in small blocks. Raises SlimlineError for the first sample that cannot be used."""
-    for start in range(0, source.samples, _BLOCK):
+    check_constants(source)
+    _read_all(source, list(source.arrays))
+
+
+def check_every_number(source: Source) -> None:
+    """Read floats once, in small blocks; images hold none. Raises SlimlineError DATA_NOT_FINITE."""
+    check_constants(source)
+    _read_all(source, [name for name, stored in source.arrays.items() if stored.dtype.kind == "f"])
+
+
+def _read_all(source: Source, names: list[str]) -> None:
+    for start in range(0, source.samples if names else 0, _BLOCK):
         indices = np.arange(start, min(start + _BLOCK, source.samples))
-        for name in source.arrays:
+        for name in names:
             read_finite(source, name, indices)
 
 

@@ -56,10 +56,17 @@ def read_finite(source: Source, name: str, indices: Array) -> Array:
     if values.dtype.kind == "f":
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
         if bad.size:
-            raise SlimlineError(
-                "DATA_NOT_FINITE",
-                f"array {name!r} holds NaN or infinity in sample {int(indices[bad[0]])}",
-                node=name,
-                hint="remove or repair those samples",
-            )
+            raise _not_finite(name, f" in sample {int(indices[bad[0]])}")
     return values
+
+
+def check_constants(source: Source) -> None:
+    """Raises SlimlineError DATA_NOT_FINITE naming the first scalar that is no number."""
+    for name, value in source.constants.items():
+        if value.dtype.kind == "f" and not np.isfinite(value):
+            raise _not_finite(name, "")
+
+
+def _not_finite(name: str, where: str) -> SlimlineError:
+    told = f"array {name!r} holds NaN or infinity{where}"
+    return SlimlineError("DATA_NOT_FINITE", told, node=name, hint="remove or repair those samples")

@@ -8,6 +8,7 @@ from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
 from worker.engine.quantization.bfloat16 import store_in_bfloat16, to_bfloat16
 from worker.engine.quantization.calibration import Pass
+from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.quantization.layer_errors import find_errors
 from worker.engine.quantization.sensitivity import QuantizedLayer
 from worker.engine.session import Array
@@ -22,10 +23,11 @@ class Bfloat16Weights(Method[QuantizeBfloat16]):
     step_type = QuantizeBfloat16
 
     def apply(self, graph: Graph, step: QuantizeBfloat16, context: StepContext) -> Graph:
-        """See `Method.apply`; raises NOTHING_TO_CONVERT."""
+        """See `Method.apply`; raises NOTHING_TO_CONVERT, or ALREADY_QUANTIZED where integers are all there is."""
         result = graph.clone()
         layers = split_layers(result, step, context, lambda _, layer: _obstacle(layer))
         if not layers:
+            refuse_quantized(graph, step.method)
             raise context.record.refusal("NOTHING_TO_CONVERT", "It works on layers with float32 weights.")
         _record(result, layers, context)
         store_in_bfloat16(result, [weight for layer in layers for weight in layer.weights])

@@ -60,8 +60,10 @@ class HalfPrecision(Method[QuantizeFloat16]):
 
 
 def _obstacle(layer: Layer) -> str | None:
-    is_float32 = any(is_float(value) for value in layer.node.inputs)
-    return None if is_float32 else "it does not work on float32"
+    if not any(is_float(value) for value in layer.node.inputs):
+        return "it does not work on float32"
+    kinds = {weight.dtype.name.lower() for weight in layer.weights if weight.dtype} - {"float"}
+    return f"its weights are {', '.join(sorted(kinds))}" if kinds else None
 
 
 def _pass(context: StepContext, begin: float, share: float, message: str) -> Pass:

@@ -7,7 +7,7 @@ from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.quantization.obstacles import find_obstacle
 from worker.engine.quantization.preparation import prepare
-from worker.engine.quantization.report import NOT_PLACED, record_layers
+from worker.engine.quantization.report import record_layers
 from worker.engine.quantization.search import SearchRun, StaticSearch
 from worker.engine.quantization.source import find_samples
 from worker.engine.quantization.target import find_target
@@ -40,10 +40,6 @@ class StaticQuantization(Method[QuantizeStatic]):
         run = SearchRun(samples, context.device, lambda share, told: context.progress(start + length * share, told))
         search = StaticSearch(prepared, frozenset(layer.node.name or "" for layer in layers), step, target, run)
         best = search.run()
-        if not best.quantized.weights:
-            for layer in layers:
-                context.record.skipped(layer, NOT_PLACED)
-            raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         measuring = Pass(
             samples,
             len(samples),

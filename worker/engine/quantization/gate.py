@@ -12,12 +12,14 @@ from worker.engine.graph.files import size_of_weights
 from worker.engine.measure.kernels import KernelCount, load_and_count
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "Integer", "QLinear", "DynamicQuantize", "QGemm", "NBits")
+_INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
+_REARRANGES = frozenset({"Gather", "Identity", "Transpose"})
 
 
 def refuse_quantized(graph: Graph, method: str) -> None:
     """Raises SlimlineError ALREADY_QUANTIZED, naming the first integer node."""
     for node in graph.nodes():
-        if any(word in node.op_type for word in _QUANTIZED):
+        if any(word in node.op_type for word in _QUANTIZED) or _restores_weight(node):
             raise SlimlineError(
                 "ALREADY_QUANTIZED",
                 f"{method} works on floating-point models; this one holds {node.op_type} {node.name!r}",
@@ -26,12 +28,24 @@ def refuse_quantized(graph: Graph, method: str) -> None:
             )
 
 
+def _restores_weight(node: ir.Node) -> bool:
+    """Whether it makes floats of stored integers, which a Mul then scales: what DequantizeLinear would do."""
+    if node.op_type != "Cast" or not any(use.op_type == "Mul" for use, _ in node.outputs[0].uses()):
+        return False
+    value = node.inputs[0]
+    while value is not None and (producer := value.producer()) and producer.op_type in _REARRANGES:
+        value = producer.inputs[0]
+    return value is not None and value.is_initializer() and value.dtype in _INTEGERS
+
+
 def obstacle_in_weights(layer: Layer) -> str | None:
     """Why the weights of `layer` cannot become integers: their type, or someone else who reads them."""
     for weight in layer.weights:
         if weight.dtype != ir.DataType.FLOAT:
             kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
             return f"its weights are {kind}: quantize the float32 model instead"
+        if weight.is_graph_output():
+            return "its weights are an output of the model"
         others = {use.node.op_type for use in weight.uses()} - {layer.op, "Transpose", "Identity"}
         if others:
             return f"its weights are read by {', '.join(sorted(others))} too"

@@ -39,6 +39,7 @@ def check_data(recipe: Sequence[Step], datasets: Mapping[DataRole, Dataset], gra
         )
     for dataset in datasets.values():
         dataset.check_for(graph.inputs, graph.outputs)
+        dataset.check_numbers()
 
 
 def check_targets(targets: Targets, evaluation: Dataset | None) -> None:

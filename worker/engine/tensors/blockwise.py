@@ -118,9 +118,11 @@ def _cut(matrix: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 
 def _blocks(low: torch.Tensor, high: torch.Tensor, grid: Grid) -> Blocks:
-    """Halves keep the width of the widest float32 range from overflowing."""
-    scale = ((high / 2 - low / 2) * (2 / grid.highest)).float().to(low.dtype)
-    scale = torch.where(scale < SMALLEST_SCALE, SMALLEST_SCALE, scale)
+    """Halves keep the width of the widest float32 range from overflowing.
+
+    A block of zeros has the smallest scale: the noise that ONNX Runtime's 8-bit kernel adds grows with the scale.
+    """
+    scale = ((high / 2 - low / 2) * (2 / grid.highest)).float().to(low.dtype).clamp(min=SMALLEST_SCALE)
     zero = torch.full_like(scale, grid.middle) if grid.symmetric else (-low / scale).round().clamp(0, grid.highest)
     return Blocks(grid, scale, zero)
 

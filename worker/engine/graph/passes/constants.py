@@ -24,6 +24,7 @@ _ROOM = 1 << 16
 """Bytes by which folding may make the model larger."""
 _REARRANGES = frozenset({"Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Flatten"})
 _KEPT = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
+_FLOAT_BITS = 32
 _FOLDED_FROM = "pkg.onnxscript.optimizer.folded_from"
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -64,7 +65,7 @@ def _fold(graph: Graph, should_fold: Callable[[ir.Node], bool]) -> Graph:
 
 def _should_fold(node: ir.Node) -> bool:
     """Whether a node with constant inputs goes."""
-    if node.op_type in _KEPT or any(_outlives(value) for value in node.inputs):
+    if node.op_type in _KEPT or _widens_weights(node) or any(_outlives(value) for value in node.inputs):
         return False
     match node.op_type:
         case "ConstantOfShape":
@@ -75,6 +76,14 @@ def _should_fold(node: ir.Node) -> bool:
             limit = _LARGEST_RESULT
     sizes = shapes.sizes(node.outputs[0])
     return sizes is not None and math.prod(sizes) <= limit
+
+
+def _widens_weights(node: ir.Node) -> bool:
+    """Whether it makes floats of a matrix that is stored in fewer bits to be small."""
+    stored = node.inputs[0] if node.op_type == "Cast" else None
+    if stored is None or stored.dtype is None or stored.shape is None or stored.dtype == ir.DataType.BOOL:
+        return False
+    return stored.shape.rank() > 1 and stored.dtype.bitwidth < _FLOAT_BITS
 
 
 def _outlives(value: ir.Value | None) -> bool:
