@@ -42,6 +42,7 @@ format: install  ## format and mend what ruff can mend
 bench: install  ## print every ratio the README claims
 	$(BIN)/python -m benchmarks.service
 	$(BIN)/python -m benchmarks.torch_graph
+	$(BIN)/python -m benchmarks.quantization --quick --peers onnxruntime
 
 up: install  ## everything on one machine, data in ./slimline-data
 	$(BIN)/slimline up --data slimline-data
