@@ -44,12 +44,14 @@ def open_session(
     optimize: bool = True,
     device: Device = "cpu",
     optimized_path: Path | None = None,
+    profile_prefix: Path | None = None,
 ) -> ort.InferenceSession:
     """A session for the file or the bytes `model`.
 
     Without `threads` ONNX Runtime chooses. Threads never spin, so that sessions side by side do not slow each other
-    down. `optimized_path` is where the graph goes as ONNX Runtime rewrote it. Raises SlimlineError
-    MODEL_DOES_NOT_LOAD, with the node where ONNX Runtime names one, or DEVICE_UNAVAILABLE.
+    down. `optimized_path` is where the graph goes as ONNX Runtime rewrote it; with `profile_prefix` times of kernels
+    are written to a file that `end_profiling` names. Raises SlimlineError MODEL_DOES_NOT_LOAD, with the node where
+    ONNX Runtime names one, or DEVICE_UNAVAILABLE.
     """
     if _PROVIDERS[device][0] not in ort.get_available_providers():
         raise SlimlineError(
@@ -58,6 +60,8 @@ def open_session(
     options = _options(threads, optimize=optimize)
     if optimized_path:
         options.optimized_model_filepath = str(optimized_path)
+    if profile_prefix:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile_prefix)
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options, providers=_PROVIDERS[device])
