@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
@@ -121,3 +122,30 @@ def test_twice_is_refused(make_cnn: Builder, apply_step: Apply) -> None:
     with pytest.raises(SlimlineError) as caught:
         apply_step(once, "quantize.static")
     assert caught.value.failure.code == "ALREADY_QUANTIZED"
+
+
+def test_what_saves_little_is_told(make_lstm: Builder, make_cnn: Builder, apply_step: Apply) -> None:
+    notes = apply_step(make_lstm(), "quantize.static").record.notes
+    assert any("of the weights' bytes: the file stays nearly as large" in note for note in notes)
+    assert not any("nearly as large" in note for note in apply_step(make_cnn(), "quantize.static").record.notes)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+def test_an_artifact_for_elsewhere_has_that_runtimes_types(target: str, make_cnn: Builder, apply_step: Apply) -> None:
+    applied = apply_step(make_cnn(), f"quantize.static:target={target}")
+    assert any(f"the artifact is made for {target}" in note for note in applied.record.notes)
+    is_signed = target == "tensorrt"
+    zero = applied.after.array("x_zero_point")
+    assert zero.dtype == (np.int8 if is_signed else np.uint8)
+    assert not is_signed or zero == 0
+    assert not any(value.dtype == ir.DataType.INT32 for value in applied.after.initializers())
+    assert noise(applied) > 20
+
+
+@pytest.mark.parametrize(("options", "least_db"), [("weights.bits=4", 8), ("activations.bits=16", 40)])
+def test_other_widths(options: str, least_db: float, make_cnn: Builder, apply_step: Apply) -> None:
+    applied = apply_step(make_cnn(), f"quantize.static:{options}")
+    assert applied.after.opset >= 21
+    (layer, *_) = applied.record.layers
+    assert (layer.bits, layer.activation_bits) == ((4, 8) if "bits=4" in options else (8, 16))
+    assert noise(applied) > least_db

@@ -4,7 +4,7 @@ from app.contracts.recipe.quantize_static import QuantizeStatic
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
 from worker.engine.quantization.calibration import Pass
-from worker.engine.quantization.gate import refuse_quantized
+from worker.engine.quantization.gate import refuse_quantized, tell_small_share
 from worker.engine.quantization.obstacles import find_obstacle
 from worker.engine.quantization.preparation import prepare
 from worker.engine.quantization.report import record_layers
@@ -50,6 +50,10 @@ class StaticQuantization(Method[QuantizeStatic]):
         context.record.notes += search.story.notes
         context.record.note_held_back()
         context.record.note(best.kernels.told())
+        if not target.is_here:
+            context.record.note(f"kernels were counted on this machine; the artifact is made for {target.name}")
+        done = [layer for layer in layers if layer.node.name in best.quantized.weights]
+        context.record.notes += tell_small_share(prepared, done)
         return best.quantized.graph
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:

@@ -1,6 +1,7 @@
 """What holds before and after a graph is quantized: floats before, fewer bytes after. It counts the kernels too."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from worker.engine.measure.kernels import KernelCount, load_and_count
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "Integer", "QLinear", "DynamicQuantize", "QGemm", "NBits")
 _INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
+_SMALL_SHARE = 0.25
 _REARRANGES = frozenset({"Gather", "Identity", "Transpose"})
 
 
@@ -67,6 +69,16 @@ def check_bytes(before: Graph, after: Graph) -> None:
             f"the quantized weights take {-saved} bytes more than before",
             hint="The layers are too small to gain: choose larger ones with `include`, or leave the step out.",
         )
+
+
+def tell_small_share(graph: Graph, layers: Sequence[Layer]) -> list[str]:
+    """A note where `layers`, which became integers, hold so few of the weights' bytes that the file stays as it is."""
+    weights = {id(weight): weight for layer in layers for weight in layer.weights}
+    touched = sum(weight.const_value.nbytes for weight in weights.values() if weight.const_value is not None)
+    share = touched / max(1, size_of_weights(graph.model))
+    if share > _SMALL_SHARE:
+        return []
+    return [f"the layers it works on hold {share:.0%} of the weights' bytes: the file stays nearly as large"]
 
 
 def load_counted(graph: Graph) -> tuple[ort.InferenceSession, KernelCount]:
