@@ -9,7 +9,8 @@ Floats = NDArray[np.floating]
 def noise_energy(reference: Floats, other: Floats) -> tuple[float, float]:
     """Energy of `reference` and of `reference - other`, in float64, so that batches can be summed."""
     signal = reference.astype(np.float64)
-    return float(np.sum(signal**2)), float(np.sum((signal - other) ** 2))
+    with np.errstate(invalid="ignore"):
+        return float(np.sum(signal**2)), float(np.sum((signal - other) ** 2))
 
 
 def decibels(signal: float, noise: float) -> float | None:

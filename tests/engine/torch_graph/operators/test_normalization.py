@@ -95,6 +95,13 @@ def test_instance_normalization(shape: tuple[int, ...], expect_node: NodeRunner)
     expect_node("InstanceNormalization", [normal(*shape), normal(4), normal(4)], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 1, 1), (2, 4)])
+def test_one_position_is_normalized_to_the_bias(shape: tuple[int, ...], run_node: NodeRunner) -> None:
+    bias = normal(4)
+    (y,) = run_node("InstanceNormalization", [normal(*shape) * 100, normal(4) * 100, bias])
+    assert (y == np.broadcast_to(bias.reshape(4, *[1] * (len(shape) - 2)), shape)).all()
+
+
 @pytest.mark.parametrize("op", ["InstanceNormalization", "GroupNormalization"])
 def test_no_samples(op: str, run_node: NodeRunner) -> None:
     form = {"num_groups": 2, "opset": 21} if op == "GroupNormalization" else {}

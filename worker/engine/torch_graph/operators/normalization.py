@@ -128,6 +128,10 @@ def instance_normalization(node: Node) -> Run:
     def run(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         if x.shape[0] == 0:
             return torch.empty_like(x)
+        if math.prod(x.shape[2:]) == 1:
+            # Alone it is its own mean. torch scales both by up to 1 / sqrt(epsilon) before it subtracts, and misses 0.
+            scale, bias = (each.reshape(-1, *[1] * (x.dim() - 2)) for each in (scale, bias))
+            return (x - x) * scale + bias
         return torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, torch.backends.cudnn.enabled)
 
     return run
