@@ -20,7 +20,7 @@ TAGS = {"sh", "python", "text", "json", "yaml"}
 FOLDERS = "app|worker|tests|docs|migrations|benchmarks|docker"
 NOT_SETTINGS = {"SLIMLINE_URL", "SLIMLINE_SHARED"}
 """Variables of the command and of the tests, not of the service."""
-NOT_CODES = re.compile(r"SLIMLINE_|SC_|CUDA_VISIBLE|OMP_|ORT_|LC_ALL|LD_LIBRARY|MALLOC_|SAME_(UPPER|LOWER)$")
+NOT_CODES = re.compile(r"SLIMLINE_|SC_|CUDA_VISIBLE|G?OMP_|ORT_|LC_ALL|LD_LIBRARY|MALLOC_|SAME_(UPPER|LOWER)$")
 STATUS_CODES = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}
 """Problems made of an HTTP status alone; see `app.errors`."""
 

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 # ONNX Runtime reads this when it is first imported; a library has no business phoning home.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# OpenMP reads this when torch is first imported. By default idle threads spin, and where several processes share the
-# cores each waits for the others' spinning: calibration then takes four times as long, and on a free machine no less.
+# OpenMP reads these when torch is first imported. By default idle threads spin, and where several processes share the
+# cores each waits for the others' spinning: calibration then takes several times as long. Not to spin at all costs a
+# sixth on a free machine; to spin for a moment, which GNU's OpenMP can, hardly anything.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "300")
 
 __all__ = ["Graph", "TorchGraph", "compress"]
 
