@@ -21,6 +21,8 @@ _FEW = 4
 _LEAST_SHARE = 0.1
 _FAR = 3
 _BYTE = 8
+_FLOAT_BITS = 32
+_ROOM_BITS = 2
 _METHOD_NAME = re.compile(r"[a-z]+\.[a-z0-9]+")
 _GLOB = re.compile(r"([*?[])")
 
@@ -101,8 +103,8 @@ def _against_loss(
         yield instead("all repairs may be tried", {name: plain[name] for name in plain if name != "repairs"})
     if wider := _widen(step):
         yield instead("weights of 8 bits lose less, at more bytes", wider)
-    if "quantize.mixed" in METHODS and step.method != "quantize.mixed":
-        yield instead("quantize.mixed gives such layers more bits", {"method": "quantize.mixed", **_choice(step)})
+    if mixed := _mix(step):
+        yield instead("quantize.mixed gives such layers more bits", mixed)
     if "train" in METHODS and step.method == "quantize.static":
         yield instead("training the quantized graph wins most of it back", plain, {"method": "train"})
 
@@ -114,7 +116,7 @@ def _by_other_methods(records: Sequence[LayerRecord], recipe: Sequence[Step], at
         names = [record.layer for record in own if _other_method(record) == other]
         if len(names) >= sum(record.done for record in own):
             why = f"{step.method} skips {_list(names)}; {other} works on {'it' if len(names) == 1 else 'them'}"
-            steps = [{"method": other, **_choice(step)}]
+            steps = [{"method": other, **_kept(step, "include", "exclude")}]
             yield Advice(why=why, layers=names, recipe=_replace(recipe, at, steps))
 
 
@@ -129,9 +131,9 @@ def _plain(step: Step) -> PlainStep:
     return {"method": step.method, **step.model_dump(mode="json", exclude_defaults=True)}
 
 
-def _choice(step: Step) -> PlainStep:
-    """Which layers a step works on, where it does not take all."""
-    return {name: value for name, value in _plain(step).items() if name in ("include", "exclude")}
+def _kept(step: Step, *names: str) -> PlainStep:
+    """Those of the step's options that are not the default."""
+    return {name: value for name, value in _plain(step).items() if name in names}
 
 
 def _leave_out(step: Step, names: Sequence[str]) -> PlainStep:
@@ -145,6 +147,15 @@ def _widen(step: Step) -> PlainStep | None:
             return {**plain, "weights": {**others, "bits": _BYTE}}
         case {"bits": int(bits)} if bits < _BYTE:
             return {**plain, "bits": _BYTE}
+    return None
+
+
+def _mix(step: Step) -> PlainStep | None:
+    """quantize.mixed with a little more room for weights than the step takes, for layers that need more bits."""
+    match step.model_dump():
+        case {"weights": {"bits": int(bits)}} | {"bits": int(bits)}:
+            budget = {"size_ratio": (bits + _ROOM_BITS) / _FLOAT_BITS}
+            return {"method": "quantize.mixed", "budget": budget, **_kept(step, "samples", "include", "exclude")}
     return None
 
 

@@ -87,6 +87,13 @@ def test_repairs_held_back_are_advised() -> None:
     assert recipes[1] == [{"method": "quantize.static", "samples": 9}]
 
 
+@pytest.mark.parametrize(("recipe", "room"), [("quantize.static", 10 / 32), ("quantize.static:weights.bits=4", 6 / 32)])
+def test_bits_by_layer_are_advised_with_a_little_more_room(recipe: str, room: float) -> None:
+    advised = advise_job(records(0.9, *[0.02] * 5), parse_recipe(recipe), set())
+    mixed = [{"method": "quantize.mixed", "budget": {"size_ratio": room}}]
+    assert mixed in [each.recipe for each in advised]
+
+
 def test_nothing_stands_out_nothing_is_advised() -> None:
     told = [*records(0.3, 0.3, 0.4), record("tail"), skipped("lstm", "left out by the step")]
     recipe = parse_recipe("quantize.static")
