@@ -1,6 +1,7 @@
 """The one place where ONNX Runtime sessions are made and run, with options that give the same numbers every time."""
 
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from app.contracts.failure import FaultKind, SlimlineError
+from worker.engine.graph import Graph
 
 Array = NDArray[Any]
 Device = Literal["cpu", "cuda"]
@@ -67,6 +69,14 @@ def open_session(
         return ort.InferenceSession(source, options, providers=_PROVIDERS[device])
     except _LOAD_ERRORS as error:
         raise _told("MODEL_DOES_NOT_LOAD", "cannot load the model", error) from error
+
+
+def open_graph(graph: Graph, *, threads: int | None = None) -> ort.InferenceSession:
+    """A session for a graph in memory, as ONNX Runtime optimizes it. Raises as `open_session` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        graph.save(path)
+        return open_session(path, threads=threads)
 
 
 def fit_feed(session: ort.InferenceSession, feed: Mapping[str, Array]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from worker.engine.graph import Graph
 from worker.engine.graph.weights import count_weights
 from worker.engine.measure.kernels import count_kernels
 from worker.engine.quantization.dynamic.activations import quantize_dynamically
-from worker.engine.quantization.dynamic.saturation import saturates
+from worker.engine.quantization.saturation import saturates
 from worker.engine.session import open_session
 from worker.engine.tensors.similarity import sqnr_db
 from worker.engine.torch_graph import TorchGraph

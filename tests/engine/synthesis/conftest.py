@@ -132,7 +132,7 @@ def observe() -> Observe:
         def take(values: torch.Tensor) -> None:
             parts.append(values.transpose(0, 1).flatten(1).float().numpy().copy())
 
-        watch(graph, {name: take}, Pass(samples, 10_000))
+        watch(graph, [(name, take)], Pass(samples, 10_000))
         joined = np.concatenate(parts, axis=1).astype(np.float64)
         return Seen(joined.mean(1), joined.var(1))
 

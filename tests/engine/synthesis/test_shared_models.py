@@ -56,8 +56,8 @@ def final_sqnr(graph: Graph, found: dict[str, Extremes], samples: Samples) -> fl
         outputs.append(values.numpy().copy())
 
     rounders.pop(last, None)
-    watch(graph, {last: keep}, Pass(samples, 1000))
-    watch(graph, {**rounders, last: keep}, Pass(samples, 1000))
+    watch(graph, [(last, keep)], Pass(samples, 1000))
+    watch(graph, [*rounders.items(), (last, keep)], Pass(samples, 1000))
     return sqnr_db(*outputs) or np.inf
 
 

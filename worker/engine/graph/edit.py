@@ -57,12 +57,17 @@ class Editor:
 
         What only `node` read is removed with it.
         """
-        if node.graph is None:
-            raise ValueError(f"{node.name} is in no graph")
         inputs = list(node.inputs)
-        ir.convenience.replace_nodes_and_values(node.graph, node, [node], replacement, node.outputs, outputs)
+        ir.convenience.replace_nodes_and_values(owner_of(node), node, [node], replacement, node.outputs, outputs)
         for value in inputs:
             drop_dead(value)
+
+
+def owner_of(item: ir.Node | ir.Value) -> ir.Graph:
+    """The main graph or the body in which a node or an initializer lies. Raises ValueError."""
+    if item.graph is None:
+        raise ValueError(f"{item.name} is in no graph")
+    return item.graph
 
 
 def drop_dead(value: ir.Value | None) -> None:

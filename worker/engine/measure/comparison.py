@@ -1,14 +1,11 @@
 """The SQNR of models' outputs against those of one reference, on a few samples: how methods choose between ways."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import onnxruntime as ort
 
 from worker.engine.graph import Graph
 from worker.engine.samples import Samples
-from worker.engine.session import open_session, run_session
+from worker.engine.session import open_graph, run_session
 from worker.engine.tensors.similarity import decibels, noise_energy
 
 _MOST_BYTES = 256 << 20
@@ -19,10 +16,7 @@ class Judge:
     """Compares models with `reference`, which is run once, on at most `limit` of `samples`."""
 
     def __init__(self, reference: Graph, samples: Samples, limit: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "reference.onnx"
-            reference.save(path)
-            session = open_session(path)
+        session = open_graph(reference)
         self._pairs, kept = [], 0
         for batch in samples.batches(limit=limit):
             outputs = run_session(session, batch.feed)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnx_ir as ir
 
 from app.contracts.recipe.quantize_dynamic import QuantizeDynamic
 from worker.engine.graph import Graph, Layer
@@ -12,9 +11,10 @@ from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.dynamic.activations import quantize_dynamically
 from worker.engine.quantization.dynamic.draft import Draft
 from worker.engine.quantization.dynamic.rules import RULES
-from worker.engine.quantization.dynamic.saturation import saturates
 from worker.engine.quantization.gate import check_gain, refuse_quantized
 from worker.engine.quantization.layer_errors import find_errors
+from worker.engine.quantization.obstacles import obstacle_in_numbers, obstacle_in_types
+from worker.engine.quantization.saturation import saturates
 from worker.engine.quantization.sensitivity import QuantizedLayer
 from worker.engine.tensors.similarity import sqnr_db
 from worker.engine.wording import counted
@@ -39,7 +39,7 @@ class DynamicQuantization(Method[QuantizeDynamic]):
         quantized = graph.clone()
 
         def obstacle(_: Graph, layer: Layer) -> str | None:
-            return _obstacle(layer, step.convolutions) or _obstacle_in_numbers(quantized, layer)
+            return _obstacle(layer, step.convolutions) or obstacle_in_numbers(quantized, layer)
 
         layers = split_layers(quantized, step, context, obstacle)
         if not layers:
@@ -69,18 +69,7 @@ def _obstacle(layer: Layer, convolutions: bool) -> str | None:  # noqa: FBT001 -
         return "dynamic integer convolution is slower than float; set convolutions=true to do it all the same"
     if layer.op not in RULES:
         return f"ONNX Runtime has no dynamic integer kernel for {layer.op}"
-    for weight in layer.weights:
-        if weight.dtype != ir.DataType.FLOAT:
-            kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
-            return f"its weights are {kind}: quantize the float32 model instead"
-        if weight.is_graph_output():
-            return "its weights are an output of the model"
-    return RULES[layer.op].obstacle(layer.node)
-
-
-def _obstacle_in_numbers(graph: Graph, layer: Layer) -> str | None:
-    are_finite = all(np.isfinite(graph.array(weight)).all() for weight in layer.weights)
-    return None if are_finite else "its weights hold NaN or infinity"
+    return obstacle_in_types(layer) or RULES[layer.op].obstacle(layer.node)
 
 
 def _record(draft: Draft, layers: Sequence[Layer], context: StepContext) -> None:

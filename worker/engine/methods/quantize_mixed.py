@@ -14,7 +14,7 @@ from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.quantization.mixed import Found, MixedSearch
 from worker.engine.quantization.obstacles import find_obstacle
 from worker.engine.quantization.preparation import prepare
-from worker.engine.quantization.report import NOT_PLACED, record_layers
+from worker.engine.quantization.report import record_layers
 from worker.engine.quantization.search import SearchRun, StaticSearch
 from worker.engine.quantization.source import find_samples
 from worker.engine.quantization.target import find_target
@@ -50,22 +50,15 @@ class MixedQuantization(Method[QuantizeMixed]):
             raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         start = 0.0 if context.calibration is not None else _SYNTHESIS
         samples = find_samples(graph, context, lambda share: context.progress(start * share, "synthesising inputs"))
-
-        def part(begin: float, end: float) -> SearchRun:
-            return SearchRun(samples, context.device, lambda s, told: context.progress(begin + (end - begin) * s, told))
-
+        run = SearchRun(samples, context.device, context.progress)
         names = frozenset(layer.node.name or "" for layer in layers)
-        search = StaticSearch(prepared, names, _everywhere(step), target, part(start, _SEARCHING))
+        search = StaticSearch(prepared, names, _everywhere(step), target, run.part(start, _SEARCHING))
         best = search.run()
-        if not best.quantized.weights:
-            for layer in layers:
-                context.record.skipped(layer, NOT_PLACED)
-            raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         trials = Trials(prepared, Judge(prepared, samples, _JUDGED_SAMPLES))
-        mixing = MixedSearch(graph, best, trials, step, part(_SEARCHING, _CHOOSING))
+        mixing = MixedSearch(graph, best, trials, step, run.part(_SEARCHING, _CHOOSING))
         found = mixing.run()
         chosen = _split_float(layers, found, context.record)
-        measuring = part(_CHOOSING, 1).watching(len(samples), 0, 1, "measuring each layer alone")
+        measuring = run.watching(len(samples), _CHOOSING, 1, "measuring each layer alone")
         record_layers(chosen, found.outcome.candidate, search.story, context.record, measuring)
         context.record.notes += [*search.story.notes, *mixing.notes, *tell_budget(graph, step, found)]
         context.record.note_held_back()

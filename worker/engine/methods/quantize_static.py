@@ -3,7 +3,6 @@
 from app.contracts.recipe.quantize_static import QuantizeStatic
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
-from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.gate import refuse_quantized, tell_small_share
 from worker.engine.quantization.obstacles import find_obstacle
 from worker.engine.quantization.preparation import prepare
@@ -36,16 +35,11 @@ class StaticQuantization(Method[QuantizeStatic]):
             raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
         start = 0.0 if context.calibration is not None else _SYNTHESIS
         samples = find_samples(graph, context, lambda share: context.progress(start * share, "synthesising inputs"))
-        length = _SEARCHING - start
-        run = SearchRun(samples, context.device, lambda share, told: context.progress(start + length * share, told))
-        search = StaticSearch(prepared, frozenset(layer.node.name or "" for layer in layers), step, target, run)
+        run = SearchRun(samples, context.device, context.progress)
+        names = frozenset(layer.node.name or "" for layer in layers)
+        search = StaticSearch(prepared, names, step, target, run.part(start, _SEARCHING))
         best = search.run()
-        measuring = Pass(
-            samples,
-            len(samples),
-            context.device,
-            lambda share: context.progress(_SEARCHING + (1 - _SEARCHING) * share, "measuring each layer alone"),
-        )
+        measuring = run.watching(len(samples), _SEARCHING, 1, "measuring each layer alone")
         record_layers(layers, best, search.story, context.record, measuring)
         context.record.notes += search.story.notes
         context.record.note_held_back()

@@ -14,6 +14,7 @@ from worker.engine.methods.method import Method, StepContext, split_layers
 from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.gate import check_gain, refuse_quantized
 from worker.engine.quantization.layer_errors import find_errors
+from worker.engine.quantization.obstacles import obstacle_in_numbers
 from worker.engine.quantization.sensitivity import QuantizedLayer
 from worker.engine.quantization.stored_weights import Form, obstacle_in_layer, plan_storage
 from worker.engine.quantization.weight_equalization import Prepared, equalize_if_closer
@@ -30,7 +31,7 @@ _PREPARED, _ROUNDED = 0.1, 0.7
 """Shares of the work done; the rest is measuring each layer's error."""
 
 
-class WeightQuantization(Method[QuantizeWeights]):
+class WeightOnlyQuantization(Method[QuantizeWeights]):
     """Weight-only quantization, in the main graph and in bodies alike."""
 
     step_type = QuantizeWeights
@@ -49,7 +50,7 @@ class WeightQuantization(Method[QuantizeWeights]):
             source,
             step,
             context,
-            lambda owner, each: obstacle_in_layer(each, step, excluded) or _obstacle_in_numbers(owner, each),
+            lambda owner, each: obstacle_in_layer(each, step, excluded) or obstacle_in_numbers(owner, each),
         )
         if not layers:
             raise context.record.refusal("NOTHING_TO_QUANTIZE", _HINT)
@@ -98,11 +99,6 @@ def _prepare(graph: Graph, step: QuantizeWeights, samples: Samples) -> Prepared:
 
 def _excluded(graph: Graph, step: QuantizeWeights) -> set[int]:
     return {id(layer.node) for layer in graph.select(step.exclude)} if step.exclude else set()
-
-
-def _obstacle_in_numbers(graph: Graph, layer: Layer) -> str | None:
-    is_finite = all(np.isfinite(graph.array(weight)).all() for weight in layer.weights)
-    return None if is_finite else "its weights hold NaN or infinity"
 
 
 def _round(

@@ -8,7 +8,7 @@ import torch
 
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
-from worker.engine.quantization.calibration import Observer, Pass, watch
+from worker.engine.quantization.calibration import Pass, watch
 from worker.engine.quantization.nodes import attribute
 from worker.engine.quantization.sensitivity import QuantizedLayer
 from worker.engine.session import Array
@@ -26,22 +26,14 @@ def find_bias_shifts(graph: Graph, layers: Sequence[QuantizedLayer], run: Pass) 
     other than Conv, ConvTranspose, Gemm and MatMul with a matrix on the right, those that never ran, and those whose
     input is not finite. Raises SlimlineError for a graph that torch cannot run.
     """
-    watched: dict[str, list[_Shift]] = {}
-    for each in layers:
-        source = each.layer.node.inputs[0]
-        if _is_covered(each.layer) and source is not None and source.name:
-            watched.setdefault(source.name, []).append(_Shift(graph, each))
-    watch(graph, {name: _to_all(shifts) for name, shifts in watched.items()}, run)
-    found = {each.name: each.mean() for shifts in watched.values() for each in shifts}
+    shifts = [
+        (source.name, _Shift(graph, each))
+        for each in layers
+        if _is_covered(each.layer) and (source := each.layer.node.inputs[0]) is not None and source.name
+    ]
+    watch(graph, [(name, shift.take) for name, shift in shifts], run)
+    found = {shift.name: shift.mean() for _, shift in shifts}
     return {name: mean for name, mean in found.items() if mean is not None}
-
-
-def _to_all(shifts: Sequence["_Shift"]) -> Observer:
-    def observe(values: torch.Tensor) -> None:
-        for each in shifts:
-            each.take(values)
-
-    return observe
 
 
 def _is_covered(layer: Layer) -> bool:

@@ -61,17 +61,14 @@ def find_noises(options: BitOptions, run: SearchRun) -> Numbers:
     """
     found = np.zeros((len(options.units), len(options.bits)))
     for number, (bits, candidate) in enumerate(options.uniform.items()):
-        found[:, options.bits.index(bits)] = _noises_alone(options, candidate, _part(run, number, len(options.uniform)))
+        part = run.part(number / len(options.uniform), (number + 1) / len(options.uniform))
+        found[:, options.bits.index(bits)] = _noises_alone(options, candidate, part)
     found = np.nan_to_num(found, nan=_WORST_NOISE, posinf=_WORST_NOISE)
     widest = max(options.uniform)
     between = noise_of(options.uniform[widest]) - found[:, options.bits.index(widest)].sum()
     is_integer = np.array([bits != FLOAT for bits in options.bits])
     spread: Numbers = is_integer * float(np.clip(between, 0, _WORST_NOISE)) / len(options.units)
     return found + spread
-
-
-def _part(run: SearchRun, number: int, parts: int) -> SearchRun:
-    return SearchRun(run.samples, run.device, lambda share, told: run.progress((number + share) / parts, told))
 
 
 def _noises_alone(options: BitOptions, candidate: Candidate, run: SearchRun) -> list[float]:

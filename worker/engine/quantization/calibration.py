@@ -1,6 +1,6 @@
 """Runs a graph on samples with torch and watches what flows through it: memory does not grow with the samples."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -29,13 +29,13 @@ class Pass:
     progress: Callable[[float], None] = lambda _: None
 
 
-def watch(graph: Graph, observers: Mapping[str, Observer], run: Pass) -> None:
-    """Run `graph` and show each of `observers` the tensor of its name, batch by batch; bodies' tensors count too.
+def watch(graph: Graph, observers: Iterable[tuple[str, Observer]], run: Pass) -> None:
+    """Run `graph` and show each observer the tensor named before it, batch by batch; bodies' tensors count too.
 
     Raises SlimlineError for a graph that torch cannot run, or a name that no node or input gives.
     """
     module = TorchGraph(graph).to(run.device)
-    for name, observer in observers.items():
+    for name, observer in observers:
         module.observe(name, observer)
     total, done = min(run.limit, len(run.samples)), 0
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def _watch_each(
         return observe
 
     chosen = float_tensors(graph) if names is None else names
-    watch(graph, {name: observer(name) for name in chosen}, run)
+    watch(graph, [(name, observer(name)) for name in chosen], run)
 
 
 def float_tensors(graph: Graph) -> list[str]:

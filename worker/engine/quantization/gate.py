@@ -40,20 +40,6 @@ def _restores_weight(node: ir.Node) -> bool:
     return value is not None and value.is_initializer() and value.dtype in _INTEGERS
 
 
-def obstacle_in_weights(layer: Layer) -> str | None:
-    """Why the weights of `layer` cannot become integers: their type, or someone else who reads them."""
-    for weight in layer.weights:
-        if weight.dtype != ir.DataType.FLOAT:
-            kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
-            return f"its weights are {kind}: quantize the float32 model instead"
-        if weight.is_graph_output():
-            return "its weights are an output of the model"
-        others = {use.node.op_type for use in weight.uses()} - {layer.op, "Transpose", "Identity"}
-        if others:
-            return f"its weights are read by {', '.join(sorted(others))} too"
-    return None
-
-
 def check_gain(before: Graph, after: Graph) -> KernelCount:
     """The kernels ONNX Runtime runs. Raises SlimlineError QUANTIZATION_WITHOUT_EFFECT when no byte was saved."""
     check_bytes(before, after)

@@ -11,7 +11,7 @@ import torch
 
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
-from worker.engine.quantization.calibration import Observer, Pass, watch
+from worker.engine.quantization.calibration import Pass, watch
 from worker.engine.quantization.nodes import attribute
 from worker.engine.quantization.stored_weights import StoredWeight
 from worker.engine.torch_graph.kernels.windows import Window, flat_pads, pad, resolve_pads
@@ -49,11 +49,8 @@ def find_moments(graph: Graph, weights: Sequence[StoredWeight], run: Pass) -> di
     weights differ. Raises SlimlineError for a graph that torch cannot run.
     """
     moments = {weight.name: _Moments() for weight in weights}
-    takers: dict[str, list[Callable[[torch.Tensor], None]]] = {}
-    for weight in weights:
-        for source in _sources(weight):
-            takers.setdefault(source.name, []).append(moments[weight.name].taker(source.rows_of))
-    watch(graph, {name: _to_all(each) for name, each in takers.items()}, run)
+    sources = [(source, moments[weight.name]) for weight in weights for source in _sources(weight)]
+    watch(graph, [(source.name, held.taker(source.rows_of)) for source, held in sources], run)
     means = [(weight, moments[weight.name].mean()) for weight in weights]
     return {weight.name: _widened(mean, weight) for weight, mean in means if mean is not None}
 
@@ -86,14 +83,6 @@ class _Moments:
         product = (rows.transpose(1, 2) @ rows).double()
         self._sum = product if self._sum is None else self._sum + product
         self._n += rows.shape[1]
-
-
-def _to_all(takers: Sequence[Callable[[torch.Tensor], None]]) -> Observer:
-    def observe(values: torch.Tensor) -> None:
-        for take in takers:
-            take(values)
-
-    return observe
 
 
 def _widened(moments: torch.Tensor, weight: StoredWeight) -> torch.Tensor:

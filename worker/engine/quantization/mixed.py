@@ -11,7 +11,6 @@ from worker.engine.graph import Graph
 from worker.engine.graph.files import size_of_weights
 from worker.engine.measure.race import Race
 from worker.engine.quantization.allocation import Choice, Numbers, Table
-from worker.engine.quantization.bias_correction import find_bias_shifts
 from worker.engine.quantization.bit_options import (
     FLOAT,
     BitOptions,
@@ -70,7 +69,7 @@ class MixedSearch:
     def run(self) -> Found:
         """Raises SlimlineError BUDGET_OUT_OF_REACH where not even the least bits can be written."""
         options = self._find_options()
-        noise = find_noises(options, self._part(_UNIFORM, _ALONE))
+        noise = find_noises(options, self._run.part(_UNIFORM, _ALONE))
         goal = self._goal(options, noise)
         known = [
             self._outcome(options, [options.bits.index(bits)] * len(options.units), each)
@@ -111,7 +110,7 @@ class MixedSearch:
     def _goal(self, options: BitOptions, noise: Numbers) -> Goal[Outcome]:
         budget = self._step.budget
         if budget.latency_ratio is not None and self._race is not None:
-            times = find_times(options, self._part(_ALONE, _TIMED), self._race.ratio)
+            times = find_times(options, self._run.part(_ALONE, _TIMED), self._race.ratio)
             table = Table(noise, times.units, times.links)
             return Goal(budget.latency_ratio, times.rest, table, lambda each: each.latency, _noise)
         sizes, rest = find_sizes(options)
@@ -140,13 +139,9 @@ class MixedSearch:
 
     def _correct_biases(self, candidate: Candidate) -> Candidate:
         """With biases that suit its bits, where that is better."""
-        source = candidate.plan.source
         run = Pass(self._run.samples, _CORRECTING_SAMPLES, self._run.device)
-        shifts = find_bias_shifts(source, list(candidate.layers().values()), run)
-        named = {layer.name: layer.node.name or "" for layer in source.layers()}
-        scheme = replace(candidate.plan.scheme, shifts={named[name]: shift for name, shift in shifts.items()})
         try:
-            corrected = self._trials.measure(replace(candidate.plan, scheme=scheme))
+            corrected = self._trials.measure(candidate.with_biases_corrected(run))
         except SlimlineError as error:
             if error.failure.code != _NO_GAIN:
                 raise
@@ -158,12 +153,6 @@ class MixedSearch:
         latency = self._race.ratio(graph) if self._race else 0.0
         size, noise = size_of_weights(graph.model), noise_of(candidate)
         return Outcome(tuple(choice), options.by_layer(choice), candidate, size, noise, latency)
-
-    def _part(self, start: float, end: float) -> SearchRun:
-        def tell(share: float, told: str) -> None:
-            self._run.progress(start + (end - start) * share, told)
-
-        return SearchRun(self._run.samples, self._run.device, tell)
 
 
 def _busy(choice: Choice, options: BitOptions, noise: Numbers) -> Choice:

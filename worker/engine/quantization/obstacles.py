@@ -1,14 +1,31 @@
-"""Why a layer cannot work on integers whose ranges are fixed ahead. No graph is changed here."""
+"""Why layers cannot be quantized: what holds for every method, and for ranges fixed ahead. No graph is changed here."""
 
 import numpy as np
+import onnx_ir as ir
 
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
-from worker.engine.quantization.gate import obstacle_in_weights
 from worker.engine.quantization.nodes import attribute
 from worker.engine.quantization.target import Target
 
 _MATRIX, _BIAS = 2, 2
+
+
+def obstacle_in_types(layer: Layer) -> str | None:
+    """Why the weights of `layer` may not be replaced by integers: what they are, or that the model gives them out."""
+    for weight in layer.weights:
+        if weight.dtype != ir.DataType.FLOAT:
+            kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
+            return f"its weights are {kind}: quantize the float32 model instead"
+        if weight.is_graph_output():
+            return "its weights are an output of the model"
+    return None
+
+
+def obstacle_in_numbers(graph: Graph, layer: Layer) -> str | None:
+    """Why the numbers of the weights of `layer` have no integers that stand for them."""
+    are_finite = all(np.isfinite(graph.array(weight)).all() for weight in layer.weights)
+    return None if are_finite else "its weights hold NaN or infinity"
 
 
 def find_obstacle(graph: Graph, layer: Layer, target: Target) -> str | None:
@@ -17,10 +34,17 @@ def find_obstacle(graph: Graph, layer: Layer, target: Target) -> str | None:
         return f"static quantization does nothing for {layer.op}; quantize.dynamic does it"
     if layer.op not in target.layers:
         return f"{layer.op} has no static integer kernel on {target.name}; quantize.weights makes it smaller"
-    return obstacle_in_weights(layer) or _obstacle_in_weight(graph, layer) or _obstacle_in_bias(graph, layer)
+    reason = obstacle_in_types(layer) or _obstacle_in_readers(layer) or _obstacle_in_place(layer)
+    return reason or obstacle_in_numbers(graph, layer) or _obstacle_in_bias(graph, layer)
 
 
-def _obstacle_in_weight(graph: Graph, layer: Layer) -> str | None:
+def _obstacle_in_readers(layer: Layer) -> str | None:
+    others = {use.node.op_type for weight in layer.weights for use in weight.uses()}
+    others -= {layer.op, "Transpose", "Identity"}
+    return f"its weights are read by {', '.join(sorted(others))} too" if others else None
+
+
+def _obstacle_in_place(layer: Layer) -> str | None:
     traced = trace_weight(layer.node.inputs[1])
     if traced is None or traced[0] is not layer.weight:
         return "its weight is the left operand"
@@ -28,7 +52,7 @@ def _obstacle_in_weight(graph: Graph, layer: Layer) -> str | None:
         return "its weight is a stack of matrices"
     if layer.op == "Gemm" and (attribute(layer.node, "transA", 0) or attribute(layer.node, "alpha", 1) != 1):
         return "its input is transposed or scaled (transA, alpha)"
-    return None if np.isfinite(graph.array(layer.weight)).all() else "its weights hold NaN or infinity"
+    return None
 
 
 def _obstacle_in_bias(graph: Graph, layer: Layer) -> str | None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from app.contracts.recipe.quantize_static import ActivationQuantization, WeightQuantization
 from worker.engine.graph import Graph, Layer
-from worker.engine.graph.edit import Editor, drop_dead
+from worker.engine.graph.edit import Editor, drop_dead, owner_of
 from worker.engine.graph.layers import find_layers, trace_weight
 from worker.engine.quantization.integer_weights import (
     LARGEST_BIAS,
@@ -168,9 +168,7 @@ class _Writer:
 
     def _restore(self, layer: Layer, weight: IntegerWeight) -> ir.Value:
         """What gives the floats that the weight's integers stand for."""
-        owner, name = layer.weight.graph, layer.weight.name or layer.name
-        if owner is None:
-            raise ValueError(f"{name} is in no graph")
+        owner, name = owner_of(layer.weight), layer.weight.name or layer.name
         zero = np.full(weight.scale.shape, weight.zero_point).astype(weight.codes.dtype)
         arrays = {"quantized": weight.codes, "scale": weight.scale, "zero_point": zero}
         inputs = [self._editor.initializer(owner, f"{name}_{part}", array) for part, array in arrays.items()]
@@ -198,11 +196,9 @@ class _Writer:
         return bias if shift is None else bias - shift
 
     def _write_bias(self, layer: Layer, bias: Array, input_scale: float, weight: IntegerWeight) -> None:
-        node, owner = layer.node, layer.node.graph
+        node, owner = layer.node, owner_of(layer.node)
         old = node.inputs[_BIAS] if len(node.inputs) > _BIAS else None
         name = (old.name if old is not None else None) or f"{layer.weight.name}_bias"
-        if owner is None:
-            raise ValueError(f"{node.name} is in no graph")
         if self._scheme.target.quantizes_bias:
             codes, scales = to_integer_bias(bias, input_scale, weight)
             arrays = {"quantized": codes, "scale": scales}
@@ -242,9 +238,7 @@ class _Writer:
 
     def _write_pair(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
         """Put a pair behind `value`; gives what reads it from now on."""
-        owner = value.graph
-        if owner is None:
-            raise ValueError(f"{value.name} is in no graph")
+        owner = owner_of(value)
         taken = list(readers(value, self._placement))
         scale, zero = self._parameters_of(value, owner)
         name = value.name or ""

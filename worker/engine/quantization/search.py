@@ -11,7 +11,6 @@ from app.contracts.failure import SlimlineError
 from app.contracts.recipe.quantize_static import QuantizeStatic, RepairName
 from worker.engine.graph import Graph
 from worker.engine.measure.comparison import Judge
-from worker.engine.quantization.bias_correction import find_bias_shifts
 from worker.engine.quantization.calibration import Pass, find_histograms
 from worker.engine.quantization.equalization import equalize
 from worker.engine.quantization.pairs import Range, Scheme
@@ -82,6 +81,10 @@ class SearchRun:
     device: Device
     progress: Callable[[float, str], None]
 
+    def part(self, start: float, end: float) -> "SearchRun":
+        """The same for a part of the work, from one share of it to another."""
+        return replace(self, progress=lambda share, told: self.progress(start + (end - start) * share, told))
+
     def watching(self, limit: int, start: float, end: float, message: str) -> Pass:
         """A pass over at most `limit` samples, from one share of the work to another."""
         return Pass(
@@ -138,16 +141,19 @@ class StaticSearch:
             source = best.plan.source.clone()
             if not repair.apply(source, left_alone, run):
                 continue
-            tried = self._try_ways(source, name, _STRUCTURE * (number + 0.3) / 3)
+            tried = self._try_ways(source, " and ".join([*self._kept_repairs(), name]), _STRUCTURE * (number + 0.3) / 3)
             gain = self._best(tried).decibels - best.decibels
             is_better = gain >= _LEAST_GAIN_DB
             self.story.repairs.append(Repair(name=name, gain_db=_finite(gain), kept=is_better))
             kept = tried if is_better else kept
         return self._prefer(kept)
 
-    def _try_ways(self, source: Graph, repair: str, start: float) -> list[Candidate]:
+    def _kept_repairs(self) -> list[str]:
+        return [each.name for each in self.story.repairs if each.kept]
+
+    def _try_ways(self, source: Graph, repairs: str, start: float) -> list[Candidate]:
         """A candidate for each way, with ranges from a few samples."""
-        after = f" after {repair}" if repair else ""
+        after = f" after {repairs}" if repairs else ""
         run = self._run.watching(_QUICK_SAMPLES, start, start + _STRUCTURE / 6, f"calibrating{after}")
         ranges = extreme_ranges(source, self._tensors(source, _WAYS), run)
         plans = {way.name: Plan(source, self._layers, way, ranges, self._scheme) for way in self._ways(source, ranges)}
@@ -209,10 +215,11 @@ class StaticSearch:
         """Calibrate on all samples; `auto` keeps the calibrator that measures best."""
         plan, step = best.plan, self._step
         names = self._tensors(plan.source, (plan.way,))
-        if step.calibrator == "percentile" or step.calibrator == "mse" or step.calibrator == "entropy":  # noqa: PLR1714 - mypy narrows so
-            run = self._run.watching(step.samples, _STRUCTURE, _RANGES, "calibrating on all samples")
-            histograms = find_histograms(plan.source, run, names)
-            return self._trials.measure(replace(plan, ranges=read_ranges(histograms, self._reading(step.calibrator))))
+        match step.calibrator:
+            case "percentile" | "mse" | "entropy" as calibrator:
+                run = self._run.watching(step.samples, _STRUCTURE, _RANGES, "calibrating on all samples")
+                histograms = find_histograms(plan.source, run, names)
+                return self._trials.measure(replace(plan, ranges=read_ranges(histograms, self._reading(calibrator))))
         run = self._run.watching(step.samples, _STRUCTURE, 0.6, "calibrating on all samples")
         widest = self._trials.measure(replace(plan, ranges=extreme_ranges(plan.source, names, run)))
         if step.calibrator == "minmax" or not self._allows("range_search"):
@@ -236,10 +243,7 @@ class StaticSearch:
 
     def _correct_biases(self, best: Candidate) -> Candidate:
         run = self._run.watching(_QUICK_SAMPLES, _RANGES, _BIASES, "measuring what quantization shifts")
-        shifts = find_bias_shifts(best.plan.source, list(best.layers().values()), run)
-        named = {layer.name: layer.node.name or "" for layer in best.plan.source.layers()}
-        scheme = replace(best.plan.scheme, shifts={named[name]: shift for name, shift in shifts.items()})
-        return self._keep_better(best, {"bias correction": replace(best.plan, scheme=scheme)})
+        return self._keep_better(best, {"bias correction": best.with_biases_corrected(run)})
 
     def _revert(self, best: Candidate) -> Candidate:
         """Leave the layers that cost most in float, one after another as long as each brings a lot; never the last."""
@@ -251,7 +255,7 @@ class StaticSearch:
         noise = {name: errors[each.layer.name].final_noise for name, each in quantized.items()}
         worst = sorted(noise, key=lambda name: -noise[name])[: max(1, int(_MOST_REVERTED * len(noise)))]
         for name in worst:
-            tried = self._trials.measure_all({"": replace(best.plan, layers=best.plan.layers - {name})})[""]
+            tried = self._trials.measure(replace(best.plan, layers=best.plan.layers - {name}))
             gain = tried.decibels - best.decibels
             if gain < _LEAST_REVERSION_DB:
                 break

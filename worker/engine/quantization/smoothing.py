@@ -45,7 +45,7 @@ def channel_extremes(graph: Graph, names: Collection[str], run: Pass) -> dict[st
 
         return widen
 
-    watch(graph, {name: observer(name) for name in axes}, run)
+    watch(graph, [(name, observer(name)) for name in axes], run)
     return {name: largest.double().cpu().numpy() for name, largest in found.items()}
 
 

@@ -16,6 +16,7 @@ from app.contracts.recipe.quantize_weights import QuantizeWeights
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
 from worker.engine.quantization.nodes import attribute
+from worker.engine.quantization.obstacles import obstacle_in_types
 from worker.engine.session import Array
 from worker.engine.tensors.blockwise import Grid
 
@@ -117,12 +118,9 @@ def obstacle_in_layer(layer: Layer, step: QuantizeWeights, excluded: Collection[
     """Why the weights of `layer` stay as they are. `excluded`: ids of nodes whose weights nobody may change."""
     if layer.op not in _WEIGHT_INPUTS:
         return f"the weights of {layer.op} are not stored as integers by this method"
-    for weight in layer.weights:
-        if weight.dtype != ir.DataType.FLOAT:
-            kind = weight.dtype.name.lower() if weight.dtype else "of unknown type"
-            return f"its weights are {kind}: quantize the float32 model instead"
-        if reason := _obstacle_in_readers(weight, excluded):
-            return reason
+    told = (_obstacle_in_readers(weight, excluded) for weight in layer.weights)
+    if reason := obstacle_in_types(layer) or next(filter(None, told), None):
+        return reason
     if layer.op not in _PRODUCTS and not all(map(_comes_as_it_is, _weight_inputs(layer))):
         return "its weights come through a Transpose"
     if any(0 in _shape(weight) for weight in layer.weights):

@@ -3,9 +3,9 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from app.contracts.recipe.quantize_static import TargetName
+from worker.engine.quantization.saturation import saturates
 
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _BETWEEN = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
@@ -14,7 +14,6 @@ _CARRIERS = frozenset(
      "Transpose", "Unsqueeze"}
 )  # fmt: skip
 _X86 = ("x86_64", "amd64", "i386", "i686")
-_CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,5 @@ def find_target(name: TargetName) -> Target:
     here = "cpu-x86" if platform.machine().lower() in _X86 else "cpu-arm"
     if name not in ("device", here):
         return _TARGETS[name]
-    is_narrow = here == "cpu-x86" and name == "device" and not _multiplies_without_saturation()
+    is_narrow = here == "cpu-x86" and name == "device" and saturates()
     return replace(_TARGETS[here], is_here=True, weight_bits=7 if is_narrow else 8)
-
-
-def _multiplies_without_saturation() -> bool:
-    """Whether the CPU has VNNI or AMX; where nobody can tell, it counts as a new one."""
-    if not _CPU_FLAGS.is_file():
-        return True
-    flags = _CPU_FLAGS.read_text(errors="replace")
-    return any(word in flags for word in ("avx512_vnni", "avx_vnni", "amx_int8"))

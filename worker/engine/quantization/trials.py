@@ -1,7 +1,7 @@
 """Quantizes a graph by one plan after another and measures what comes out. Which plans are tried is `search`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +11,8 @@ from app.contracts.failure import SlimlineError
 from worker.engine.graph import Graph
 from worker.engine.measure.comparison import Judge
 from worker.engine.measure.kernels import KernelCount
+from worker.engine.quantization.bias_correction import find_bias_shifts
+from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.gate import check_bytes, load_counted
 from worker.engine.quantization.pairs import Quantized, Quantizer, Range, Scheme, quantize_graph
 from worker.engine.quantization.placement import Way
@@ -49,6 +51,14 @@ class Candidate:
             for layer in self.plan.source.layers()
             if (name := layer.node.name or "") in inputs
         }
+
+    def with_biases_corrected(self, run: Pass) -> Plan:
+        """The plan with what its quantization shifts the layers' outputs by, in the mean, taken off their biases."""
+        layers = self.layers()
+        names = {each.layer.name: name for name, each in layers.items()}
+        shifts = find_bias_shifts(self.plan.source, list(layers.values()), run)
+        scheme = replace(self.plan.scheme, shifts={names[layer]: shift for layer, shift in shifts.items()})
+        return replace(self.plan, scheme=scheme)
 
 
 class Trials:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import torch
 
 from worker.engine.graph import Graph, Layer
-from worker.engine.graph.edit import ORT_DOMAIN, Editor, drop_dead
+from worker.engine.graph.edit import ORT_DOMAIN, Editor, drop_dead, owner_of
 from worker.engine.quantization.stored_weights import Form, StoredWeight
 from worker.engine.quantization.weight_rounding import Rounded
 from worker.engine.session import Array
@@ -39,7 +39,7 @@ class WeightRewriter:
 
     def _pack(self, weight: StoredWeight, codes: torch.Tensor, blocks: Blocks) -> None:
         grid, value = weight.grid, weight.value
-        owner, rows, count = _owner(value), codes.shape[0], blocks.scale.shape[1]
+        owner, rows, count = owner_of(value), codes.shape[0], blocks.scale.shape[1]
         padded = np.zeros((rows, count * grid.block_size), np.uint8)
         padded[:, : weight.width] = codes.cpu().numpy()
         arrays: dict[str, Array] = {
@@ -66,7 +66,7 @@ class WeightRewriter:
 
     def _turn(self, weight: StoredWeight, codes: torch.Tensor, blocks: Blocks) -> None:
         node = self._dequantizer(weight, codes.T.cpu().numpy(), blocks, axis=1)
-        self._insert([node], [layer.node for layer in weight.readers], _owner(weight.value))
+        self._insert([node], [layer.node for layer in weight.readers], owner_of(weight.value))
         for layer in weight.readers:
             old = layer.node.inputs[1]
             layer.node.attributes.pop("transB", None)
@@ -81,11 +81,11 @@ class WeightRewriter:
             chain = [self._blockwise_dequantizer(weight, weight.from_matrix(codes), blocks, axis=weight.columns[0])]
         else:
             flat = self._blockwise_dequantizer(weight, codes.cpu().numpy(), blocks, axis=1)
-            shape = self._editor.initializer(_owner(value), f"{weight.name}_shape", np.array(weight.shape, np.int64))
+            shape = self._editor.initializer(owner_of(value), f"{weight.name}_shape", np.array(weight.shape, np.int64))
             chain = [flat, self._editor.node("Reshape", [flat.outputs[0], shape], [f"{weight.name}_shaped"])]
         given = chain[-1].outputs[0]
         given.type, given.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(weight.shape)
-        self._insert(chain, [use.node for use in value.uses()], _owner(value))
+        self._insert(chain, [use.node for use in value.uses()], owner_of(value))
         value.replace_all_uses_with(given)
         drop_dead(value)
 
@@ -106,7 +106,7 @@ class WeightRewriter:
 
     def _dequantize_linear(self, weight: StoredWeight, arrays: list[Array], attributes: dict[str, int]) -> ir.Node:
         """Signed without a zero point where the grid is symmetric, else unsigned."""
-        owner, grid = _owner(weight.value), weight.grid
+        owner, grid = owner_of(weight.value), weight.grid
         codes, scale, zero = arrays
         shift, dtype = (grid.middle if grid.symmetric else 0), STORED[grid.bits, grid.symmetric]
         stored = {"quantized": (codes - shift).astype(np.int16).astype(dtype), "scale": scale.astype(np.float32)}
@@ -123,9 +123,3 @@ class WeightRewriter:
         if all(user.graph is owner for user in users):
             first = next((each for each in owner if id(each) in wanted), first)
         owner.insert_before(first, nodes)
-
-
-def _owner(value: ir.Value) -> ir.Graph:
-    if value.graph is None:
-        raise ValueError(f"{value.name} is in no graph")
-    return value.graph

@@ -1,9 +1,7 @@
 """`synthesize`: calibration samples for a graph that came without any. What it is made of lies in files beside it."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +12,7 @@ from worker.engine.data.fit import fixed_batch
 from worker.engine.graph import Graph
 from worker.engine.quantization.calibration import to_tensors
 from worker.engine.samples import Guess, Samples, Synthetic, make_up
-from worker.engine.session import Array, Device, open_session
+from worker.engine.session import Array, Device, open_graph
 from worker.engine.synthesis.critic import Critic
 from worker.engine.synthesis.distill import Batch, Distilled, Run, distill, find_scale
 from worker.engine.synthesis.effort import Effort, plan, rows_for
@@ -121,10 +119,7 @@ def _is_improvable(part: Part) -> bool:
 
 def _find_sizes(graph: Graph, seed: int) -> Guess:
     """Sizes of free dimensions, and an end of whole numbers, with which the graph runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.onnx"
-        graph.save(path)
-        source = make_up(graph.inputs, open_session(path), seed).source
+    source = make_up(graph.inputs, open_graph(graph), seed).source
     if not isinstance(source, Guess):
         raise TypeError("made-up samples are guesses")
     return source

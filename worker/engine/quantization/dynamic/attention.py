@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import Layer
-from worker.engine.graph.edit import ORT_DOMAIN
+from worker.engine.graph.edit import ORT_DOMAIN, owner_of
 from worker.engine.quantization.dynamic.draft import Draft, source_of
-from worker.engine.quantization.dynamic.operand import Operand, operand_at, owner_of
+from worker.engine.quantization.dynamic.operand import Operand, operand_at
 
 _WEIGHT, _BIAS, _MASK, _PAST, _SCORE_BIAS, _PAST_LENGTH = range(1, 7)
 _FLAT = 3

@@ -3,8 +3,9 @@
 import onnx_ir as ir
 
 from worker.engine.graph import Layer
+from worker.engine.graph.edit import owner_of
 from worker.engine.quantization.dynamic.draft import Draft, Product, source_of
-from worker.engine.quantization.dynamic.operand import Operand, operand_at, owner_of
+from worker.engine.quantization.dynamic.operand import Operand, operand_at
 
 _WEIGHT, _BIAS = 1, 2
 

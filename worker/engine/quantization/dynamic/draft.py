@@ -7,8 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import Graph
-from worker.engine.graph.edit import Editor
-from worker.engine.quantization.dynamic.operand import Operand, owner_of
+from worker.engine.graph.edit import Editor, owner_of
+from worker.engine.quantization.dynamic.operand import Operand
 from worker.engine.quantization.dynamic.weights import IntegerWeights
 from worker.engine.session import Array
 

@@ -4,9 +4,10 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import Layer
+from worker.engine.graph.edit import owner_of
 from worker.engine.graph.layers import trace_weight
 from worker.engine.quantization.dynamic.draft import Draft, Product, source_of
-from worker.engine.quantization.dynamic.operand import Operand, operand_at, owner_of
+from worker.engine.quantization.dynamic.operand import Operand, operand_at
 from worker.engine.quantization.nodes import attribute
 
 _WEIGHT, _BIAS = 1, 2

@@ -47,10 +47,3 @@ def operand_at(node: ir.Node, slot: int, axes: tuple[int, ...], kept: tuple[int,
         raise ValueError(f"{node.name} has no constant weight at input {slot}")
     weight, order = traced
     return Operand(weight, tuple(order[axis] for axis in axes), frozenset(order[axis] for axis in kept))
-
-
-def owner_of(item: ir.Node | ir.Value) -> ir.Graph:
-    """The main graph or the body in which a node or an initializer lies. Raises ValueError."""
-    if item.graph is None:
-        raise ValueError(f"{item.name} is in no graph")
-    return item.graph

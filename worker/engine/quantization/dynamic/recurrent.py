@@ -7,9 +7,9 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import Layer
-from worker.engine.graph.edit import ORT_DOMAIN
+from worker.engine.graph.edit import ORT_DOMAIN, owner_of
 from worker.engine.quantization.dynamic.draft import Draft
-from worker.engine.quantization.dynamic.operand import Operand, operand_at, owner_of
+from worker.engine.quantization.dynamic.operand import Operand, operand_at
 from worker.engine.quantization.nodes import attribute
 
 _WEIGHTS = (1, 2)

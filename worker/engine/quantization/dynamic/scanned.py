@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from worker.engine.graph import Layer
-from worker.engine.graph.edit import drop_dead
+from worker.engine.graph.edit import drop_dead, owner_of
 from worker.engine.quantization.dynamic.cells import Cell, Step, gru_step, rnn_step, sum_biases
 from worker.engine.quantization.dynamic.chain import Chain
 from worker.engine.quantization.dynamic.draft import Draft, source_of
-from worker.engine.quantization.dynamic.operand import owner_of
 from worker.engine.quantization.dynamic.recurrent import operands
 from worker.engine.quantization.nodes import attribute
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from worker.engine.graph import Graph
-from worker.engine.graph.edit import Editor, drop_dead
-from worker.engine.quantization.dynamic.operand import Operand, owner_of
+from worker.engine.graph.edit import Editor, drop_dead, owner_of
+from worker.engine.quantization.dynamic.operand import Operand
 from worker.engine.session import Array
 from worker.engine.tensors.affine import IntegerRange, dequantize, quantize, symmetric_scale
 
