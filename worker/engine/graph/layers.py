@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
+from app.contracts.layer_names import is_chosen, matches
 from worker.engine.wording import shortened
 
 
@@ -67,7 +67,7 @@ _SLOTS: Mapping[str, tuple[_Slots, ...]] = {
 }
 _MICROSOFT_ONLY = frozenset({"Attention"})
 """ONNX's own operator of that name reads no weights."""
-_TABLE_RANK = 2
+_TABLE_RANK = _PAIR = 2
 _CARRIERS = frozenset({"DequantizeLinear", "QuantizeLinear", "Identity", "Cast", "Transpose"})
 
 
@@ -79,18 +79,13 @@ def find_layers(nodes: Iterable[ir.Node]) -> list[Layer]:
 def select_layers(layers: Sequence[Layer], include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
     """Layers that match `include` (empty: all) and not `exclude`. Raises SlimlineError LAYER_UNKNOWN."""
     for pattern in (*include, *exclude):
-        if not any(_matches(layer.name, pattern) for layer in layers):
+        if not any(matches(layer.name, pattern) for layer in layers):
             raise SlimlineError(
                 "LAYER_UNKNOWN",
                 f"no layer is called {shortened(pattern)!r}",
                 hint=f"names and globs of layers are taken; this model has {_sample(layers)}",
             )
-    return [
-        layer
-        for layer in layers
-        if (not include or any(_matches(layer.name, pattern) for pattern in include))
-        and not any(_matches(layer.name, pattern) for pattern in exclude)
-    ]
+    return [layer for layer in layers if is_chosen(layer.name, include, exclude)]
 
 
 def trace_weight(value: ir.Value | None) -> tuple[ir.Value, tuple[int, ...]] | None:
@@ -118,6 +113,8 @@ def trace_weight(value: ir.Value | None) -> tuple[ir.Value, tuple[int, ...]] | N
 def _as_layer(node: ir.Node) -> Layer | None:
     if node.op_type in _MICROSOFT_ONLY and not node.domain:
         return None
+    if node.op_type == "Einsum":
+        return _as_einsum_layer(node)
     for slots in _SLOTS.get(node.op_type, ()):
         traced = [trace_weight(node.inputs[index]) for index in slots.inputs if index < len(node.inputs)]
         found = [hit for hit in traced if hit and len(hit[1]) > 1]
@@ -128,6 +125,24 @@ def _as_layer(node: ir.Node) -> Layer | None:
             weights = [value for value, _ in found]
             return Layer(name, node.op_type, node, weights, order[output], tuple(sorted(order[r] for r in reduction)))
     return None
+
+
+def _as_einsum_layer(node: ir.Node) -> Layer | None:
+    """A product of one stored tensor and one computed: what only the weight and the output share are its channels."""
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    terms, _, output = equation.partition("->")
+    stored = [place for place, value in enumerate(node.inputs) if trace_weight(value) is not None]
+    if len(stored) != 1 or len(node.inputs) != _PAIR or not output or "." in equation:
+        return None
+    own, other = terms.split(",")[stored[0]], terms.split(",")[1 - stored[0]]
+    channels = [axis for axis, letter in enumerate(own) if letter in output and letter not in other]
+    summed = [axis for axis, letter in enumerate(own) if letter in other and letter not in output]
+    traced = trace_weight(node.inputs[stored[0]])
+    if traced is None or not channels or len(own) != len(set(own)) or not _is_weight(node, traced[0]):
+        return None
+    value, order = traced
+    name = node.name or node.outputs[0].name or ""
+    return Layer(name, node.op_type, node, [value], order[channels[0]], tuple(sorted(order[axis] for axis in summed)))
 
 
 def _is_weight(node: ir.Node, value: ir.Value) -> bool:
@@ -148,10 +163,6 @@ def _axes(node: ir.Node, slots: _Slots, rank: int) -> tuple[int, tuple[int, ...]
 
 def _int(node: ir.Node, name: str, default: int) -> int:
     return node.attributes[name].as_int() if name in node.attributes else default
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _sample(layers: Sequence[Layer], shown: int = 8) -> str:

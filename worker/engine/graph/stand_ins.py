@@ -1,4 +1,4 @@
-"""Standard operators that stand in for com.microsoft ones while shapes are inferred: onnx has no rules for those."""
+"""Operators that stand in, while shapes are inferred, for those without rules in onnx: com.microsoft's and one more."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +10,7 @@ StandIn = Callable[[onnx.NodeProto], Sequence[onnx.NodeProto]]
 
 
 def lend_rules(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace, in place, com.microsoft nodes whose output shapes follow a standard operator's rules."""
+    """Replace, in place, nodes without rules whose output shapes follow a standard operator's."""
     _lend(model.graph)
     return model
 
@@ -21,7 +21,8 @@ def _lend(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
                 _lend(body)
-        lent = STAND_INS[node.op_type](node) if node.domain == DOMAIN and node.op_type in STAND_INS else (node,)
+        stand_in = {DOMAIN: STAND_INS, "": _OWN}.get(node.domain, {}).get(node.op_type)
+        lent = stand_in(node) if stand_in else (node,)
         nodes += [onnx.NodeProto.FromString(each.SerializeToString()) for each in lent]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -78,7 +79,7 @@ def _packed_product(node: onnx.NodeProto) -> Sequence[onnx.NodeProto]:
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides", "ceil_mode", "count_include_pad")
 _GEMM = ("alpha", "beta", "transA", "transB")
 _SAME = ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax")
-_NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+_NORMS = ("GroupNorm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
 STAND_INS: Mapping[str, StandIn] = {
     **dict.fromkeys((*_SAME, *_NORMS), _same),
     "FusedConv": _like("Conv", 0, 1, 2, attributes=_WINDOW),
@@ -97,3 +98,5 @@ STAND_INS: Mapping[str, StandIn] = {
     "QuantizeLinear": _like("QuantizeLinear", 0, 1, 2, attributes=("axis",)),
     "DequantizeLinear": _like("DequantizeLinear", 0, 1, 2, attributes=("axis",)),
 }
+_OWN: Mapping[str, StandIn] = {"GroupNormalization": _same}
+"""Operators of the default domain."""
