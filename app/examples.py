@@ -134,6 +134,37 @@ JOB_LAYERS: dict[str, Any] = {
     ],
 }
 
+PREFLIGHT: dict[str, Any] = {
+    "valid": True,
+    "model": MODEL_ID,
+    "steps": [
+        {
+            "step": 0,
+            "method": "prune.structured",
+            "layers": [
+                {
+                    "layer": "/blocks.0/attn/proj/MatMul",
+                    "op": "MatMul",
+                    "applies": True,
+                    "why": None,
+                    "channels": {"total": 192, "units": 6, "per_unit": 32, "kind": "head", "tied_to": [], "why": None},
+                    "planned": {"units_left": 4, "channels_left": 128},
+                },
+                {
+                    "layer": "/head/Gemm",
+                    "op": "Gemm",
+                    "applies": False,
+                    "why": "its channels are an output of the model",
+                    "channels": {"total": 10, "units": 0, "why": "its channels are an output of the model"},
+                    "planned": None,
+                },
+            ],
+            "notes": ["layers that read what goes shrink with it; what is left of them is counted when the step runs"],
+        }
+    ],
+    "notes": ["size, latency, memory and accuracy are not foreseen: they are measured when the job runs"],
+}
+
 EVENT: dict[str, Any] = {
     "id": "evt_01JD3Q5P0A9S8D7F6G5H4J3K2M",
     "type": "state",

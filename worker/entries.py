@@ -39,6 +39,7 @@ def ingest_model(arguments: dict[str, Any], say: Say) -> None:
     """Check an `Upload` and leave its graph as GRAPH_FILE."""
     from worker.engine.ingest import ingest_model as ingest  # noqa: PLC0415 - see above
     from worker.engine.methods import applicability  # noqa: PLC0415 - see above
+    from worker.engine.pruning.report import describe_channels  # noqa: PLC0415 - see above
 
     upload = Upload.model_validate(arguments)
     _, facts = ingest(
@@ -47,6 +48,7 @@ def ingest_model(arguments: dict[str, Any], say: Say) -> None:
         format=upload.format,
         output=Path(GRAPH_FILE),
         applicability=applicability,
+        channels=describe_channels,
     )
     say(Checked(facts=facts))
 

@@ -1,7 +1,6 @@
 """`slimline compress`: upload, submit, watch, download, compare."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -21,13 +20,10 @@ from app.cli.job_options import (
 )
 from app.cli.job_report import exit_code, print_report
 from app.cli.output import AsJson, print_json
-from app.cli.progress import follow_job, transfer_bar
+from app.cli.progress import follow_job
+from app.cli.sources import require_sources, send, send_data
 from app.client import Client, Resource
-from app.client.client import Kind
-from app.contracts.failure import SlimlineError
 from app.contracts.job_spec import Device, Task
-
-_ID_PREFIX: Mapping[Kind, str] = {"models": "mdl_", "datasets": "dst_"}
 
 
 def compress(  # noqa: PLR0913  the parameters of a command are its options
@@ -68,10 +64,9 @@ def compress(  # noqa: PLR0913  the parameters of a command are its options
             "seed": seed,
             "device": device,
         }
-        _require_sources(model, roles.values())
-        sent = {source: _send(client, "datasets", source) for source in dict.fromkeys(roles.values())}
-        data = {role: sent[source] for role, source in roles.items()}
-        job = _run(client, {**spec, "model": _send(client, "models", model), "data": data})
+        require_sources(model, roles.values())
+        data = send_data(client, roles)
+        job = _run(client, {**spec, "model": send(client, "models", model), "data": data})
         for artifact in job["artifacts"][:1]:
             save_artifact(client, artifact, output)
     if as_json:
@@ -79,26 +74,6 @@ def compress(  # noqa: PLR0913  the parameters of a command are its options
     else:
         print_report(job)
     raise typer.Exit(exit_code(job))
-
-
-def _require_sources(model: str, datasets: Iterable[str]) -> None:
-    """Raises SlimlineError FILE_UNREADABLE before anything is sent."""
-    kinds: dict[str, Kind] = {**dict.fromkeys(datasets, "datasets"), model: "models"}
-    for source, kind in kinds.items():
-        if not _is_id(kind, source) and not Path(source).is_file():
-            raise SlimlineError("FILE_UNREADABLE", f"{source} is no file", hint="give a file, or an id of an upload")
-
-
-def _is_id(kind: Kind, source: str) -> bool:
-    return source.startswith(_ID_PREFIX[kind]) and not Path(source).exists()
-
-
-def _send(client: Client, kind: Kind, source: str) -> str:
-    """The id of `source`, uploaded where it is a file."""
-    if _is_id(kind, source):
-        return source
-    with transfer_bar("upload", Path(source).name) as on_bytes:
-        return str(client.upload(kind, Path(source), on_bytes=on_bytes)["id"])
 
 
 def _run(client: Client, spec: Mapping[str, Any]) -> Resource:

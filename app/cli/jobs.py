@@ -1,4 +1,4 @@
-"""`slimline jobs`: submit, list, show, watch, cancel, compare, look at layers, download."""
+"""`slimline jobs`: preflight, submit, list, show, watch, cancel, compare, look at layers, download."""
 
 import sys
 from pathlib import Path
@@ -13,10 +13,12 @@ from app.cli.inputs import read_document
 from app.cli.job_report import exit_code, print_report
 from app.cli.layers import print_layers
 from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
+from app.cli.preflight import preflight
 from app.cli.progress import follow_job
 from app.contracts.states import JobState
 
 jobs = typer.Typer(no_args_is_help=True, help="Submit, list, watch and cancel jobs.")
+jobs.command()(preflight)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, job_….")]
 

@@ -9,12 +9,15 @@ from app.cli.connection import DEFAULT_URL, ServerUrl, connect
 from app.cli.downloads import DownloadOption, save_model
 from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
 from app.cli.uploads import NameOption, upload_and_check
+from app.client import Resource
+from app.contracts.facts import ChannelFacts
 
 models = typer.Typer(no_args_is_help=True, help="Upload, list and show models.")
 
 ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="A model's id, mdl_….")]
 
 _COLUMNS = ("id", "state", "name", "format", "size_bytes", "parameters", "created_at")
+_LAYER_COLUMNS = ("name", "op", "parameters", "macs", "channels", "can go", "why not")
 
 
 @models.command("list")
@@ -49,10 +52,13 @@ def show(model_id: ModelId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = F
 
 @models.command()
 def layers(model_id: ModelId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List the layers that methods can work on, by the names `include` and `exclude` match."""
+    """List the layers that methods can work on, by the names `include` and `exclude` match, and what can go of them."""
     with connect(url) as client:
-        columns = ("name", "op", "parameters", "macs")
-        print_resources(columns, client.get(f"/v1/models/{model_id}/layers")["data"], as_json=as_json)
+        found = client.get(f"/v1/models/{model_id}/layers")["data"]
+    if as_json:
+        print_json(found)
+    else:
+        print_resources(_LAYER_COLUMNS, map(_with_removable, found), as_json=False)
 
 
 @models.command()
@@ -68,3 +74,11 @@ def download(
         saved = save_model(client, client.get(f"/v1/models/{model_id}"), output)
     if as_json:
         print_json(saved)
+
+
+def _with_removable(layer: Resource) -> Resource:
+    """The layer with its channels as cells."""
+    if layer["channels"] is None:
+        return layer
+    channels = ChannelFacts.model_validate(layer["channels"])
+    return {**layer, "channels": channels.total, "can go": str(channels), "why not": channels.why}

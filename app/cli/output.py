@@ -1,7 +1,7 @@
 """How commands print: JSON for machines, plain tables for people. Only the answer goes to stdout."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +43,17 @@ def print_resource(resource: Record, *, as_json: bool) -> None:
     width = max(map(len, filled), default=0)
     for field, text in filled.items():
         typer.echo(f"{field:<{width}}  {text}")
+
+
+def build_table(lines: Sequence[Sequence[str]], *, text: Collection[str]) -> Table:
+    """A table of lines of cells, the first the header; the columns in `text` start at the left, others are numbers."""
+    header, *rows = lines
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in header:
+        table.add_column(column, justify="left" if column in text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def print_table(table: Table) -> None:

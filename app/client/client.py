@@ -89,6 +89,10 @@ class Client:
         """Queue a job (see app.contracts.job_spec) and return it."""
         return self._post("/v1/jobs", spec)
 
+    def preflight(self, spec: Mapping[str, Any]) -> Resource:
+        """What the same `spec` would do as a job (see app.contracts.preflight); nothing is queued."""
+        return self._post("/v1/jobs/preflight", spec)
+
     def cancel(self, job_id: str) -> Resource:
         """Ask for a job to be cancelled and return it."""
         return self._post(f"/v1/jobs/{job_id}/cancel")

@@ -24,6 +24,29 @@ class Applicability(BaseModel):
     why: str | None = None
 
 
+class ChannelFacts(BaseModel):
+    """Which output channels of a layer can be removed, with all that depends on them."""
+
+    total: int = Field(description="Output channels; of a recurrent layer, hidden units")
+    units: int = Field(description="Removable things they form; 0 where none can go")
+    per_unit: int = Field(1, description="Channels that go with one unit, as the width of an attention head")
+    groups: list[int] = Field(
+        default_factory=list, description="The units by what they take part in, where that differs; one of each stays"
+    )
+    kind: Literal["channel", "head", "hidden unit"] = Field("channel", description="What a unit is")
+    tied_to: list[str] = Field(
+        default_factory=list, description="Layers whose output channels go with these, as over a residual sum"
+    )
+    why: str | None = Field(None, description="Why none, or not all, can go")
+
+    def __str__(self) -> str:
+        """`64 channels`, `12 heads of 64`; `none` where nothing can go."""
+        if not self.units:
+            return "none"
+        noun = self.kind if self.units == 1 else f"{self.kind}s"
+        return f"{self.units} {noun}" + (f" of {self.per_unit}" if self.per_unit > 1 else "")
+
+
 class LayerFacts(BaseModel):
     """One weight-carrying node of the graph."""
 
@@ -35,6 +58,9 @@ class LayerFacts(BaseModel):
     parameters: int
     macs: int | None = Field(None, description="Multiply-accumulates for one sample; null where a shape is unknown")
     methods: dict[str, Applicability] = Field(default_factory=dict)
+    channels: ChannelFacts | None = Field(
+        None, description="What `prune.structured` can remove; null where the layer has no channels of its own to give"
+    )
 
 
 class ModelFacts(BaseModel):

@@ -1,4 +1,4 @@
-"""HTTP of jobs: create, list, read and wait, cancel, events, comparison, layers."""
+"""HTTP of jobs: create, preflight, list, read and wait, cancel, events, comparison, layers."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from app.errors import Problem, documented
 from app.examples import COMPARISON, JOB_SPEC
 from app.jobs import comparison_table, repository, service
 from app.jobs.repository import JobQuery
-from app.jobs.schemas import JobEvent, JobLayers, JobSummary, JobView
+from app.jobs.schemas import JobEvent, JobLayers, JobSummary, JobView, Preflight
 from app.jobs.stream import show, stream
 from app.preconditions import matches, preferred_wait
 
@@ -41,6 +41,22 @@ def create_job(
     with context.database.write() as session:
         view = service.view(session, service.submit(session, spec))
     return _send(view, {"Location": f"/v1/jobs/{view.id}"}, HTTPStatus.ACCEPTED)
+
+
+@router.post(
+    "/preflight",
+    responses=documented(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def preflight_job(
+    spec: Annotated[JobSpec, Body(openapi_examples={"prune, then quantize": {"value": JOB_SPEC}})],
+    context: RequestContext,
+) -> Preflight:
+    """What the same body would do as a job, layer by layer. Nothing is queued and nothing is run.
+
+    The model must be `ready`. What would be refused is refused here with the same problem.
+    """
+    with context.database.read() as session:
+        return service.preflight(session, spec)
 
 
 @router.get("")

@@ -10,10 +10,11 @@ from app.contracts.events import LayerRecord, Progress
 from app.contracts.failure import Failure
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison
+from app.contracts.preflight import StepPlan
 from app.contracts.recipe import RecipeStep
 from app.contracts.states import JobState
 from app.contracts.targets import Verdict
-from app.examples import ARTIFACT, EVENT, JOB, JOB_LAYERS, JOB_SUMMARY
+from app.examples import ARTIFACT, EVENT, JOB, JOB_LAYERS, JOB_SUMMARY, PREFLIGHT
 
 
 class JobProgress(Progress):
@@ -100,3 +101,14 @@ class JobLayers(BaseModel):
 
     data: list[LayerRecord]
     advice: list[Advice] = Field(description="At most three, best first; empty where no layer stands out")
+
+
+class Preflight(BaseModel):
+    """What a job would do. A job that would be refused gets the same problem document here."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [PREFLIGHT]})
+
+    valid: Literal[True] = True
+    model: str
+    steps: list[StepPlan]
+    notes: list[str] = Field(description="What no preflight can know")

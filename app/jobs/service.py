@@ -6,34 +6,47 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.contracts.advice import advise_job, advise_layers
+from app.contracts.facts import ModelFacts
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison, StepMeasurement, compare
 from app.contracts.messages import Message, Queue, TaskName
+from app.contracts.preflight import find_idle_step, find_unplaced_names, note_on, plan_recipe
 from app.contracts.recipe.step import find_missing_data
 from app.contracts.states import IngestState, JobState
 from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
 from app.db.database import send_after_commit
 from app.db.ingest import Brief, read_brief
-from app.errors import Problem, not_found, unprocessable
+from app.errors import FieldError, Problem, not_found, unprocessable
 from app.jobs import repository
-from app.jobs.schemas import ArtifactSummary, JobLayers, JobProgress, JobSummary, JobView, Reproduce
+from app.jobs.schemas import ArtifactSummary, JobLayers, JobProgress, JobSummary, JobView, Preflight, Reproduce
 from app.jobs.tables import JobRow
+from app.models import service as models
 from app.models.tables import ModelRow
 
 
 def submit(session: Session, spec: JobSpec) -> JobRow:
     """Queue a job. It is sent to a worker at once, or when its inputs have been checked."""
-    inputs = {"model": _usable(read_brief(session, ModelRow, spec.model), "/model", "model", spec.model)}
-    for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
-        brief = read_brief(session, DatasetRow, dataset_id)
-        inputs[role] = _usable(brief, f"/data/{role}", "dataset", dataset_id)
-    _require_data(spec)
+    inputs = _find_inputs(session, spec)
     # Kept with the job: a dataset may be deleted, what the job read stays known.
     row = repository.insert_queued(session, spec, {name: brief.sha256 for name, brief in inputs.items()})
     if all(brief.state == IngestState.READY for brief in inputs.values()):
         send_after_commit(session, message_for(row))
     return row
+
+
+def preflight(session: Session, spec: JobSpec) -> Preflight:
+    """What the job would do, from what was found when its model was checked.
+
+    Raises what `submit` raises, MODEL_NOT_READY (409), LAYER_UNKNOWN and NOTHING_TO_PRUNE.
+    """
+    _find_inputs(session, spec)
+    facts = models.find_facts(session, spec.model)
+    _require_layers(spec, facts)
+    steps = plan_recipe(spec.recipe, facts)
+    if idle := find_idle_step(steps):
+        raise unprocessable(f"/recipe/{idle.step}", "NOTHING_TO_PRUNE", idle.message)
+    return Preflight(model=spec.model, steps=steps, notes=note_on(spec.recipe))
 
 
 def message_for(row: JobRow) -> Message:
@@ -140,6 +153,16 @@ def _comparison(session: Session, job_id: str) -> Comparison:
     return compare(ends.get("original"), steps, ends.get("final"))
 
 
+def _find_inputs(session: Session, spec: JobSpec) -> dict[str, Brief]:
+    """The model and the data by role. Raises the problem of a job that cannot be taken."""
+    inputs = {"model": _usable(read_brief(session, ModelRow, spec.model), "/model", "model", spec.model)}
+    for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
+        brief = read_brief(session, DatasetRow, dataset_id)
+        inputs[role] = _usable(brief, f"/data/{role}", "dataset", dataset_id)
+    _require_data(spec)
+    return inputs
+
+
 def _usable(brief: Brief | None, pointer: str, kind: str, id_: str) -> Brief:
     if brief is None:
         raise unprocessable(pointer, f"{kind.upper()}_NOT_FOUND", f"There is no {kind} {id_}. Upload it first.")
@@ -153,3 +176,9 @@ def _require_data(spec: JobSpec) -> None:
     if missing := find_missing_data(spec.recipe, spec.data.model_dump(exclude_none=True)):
         hint = f"Give the id of an uploaded dataset as data.{missing.role}."
         raise unprocessable(f"/recipe/{missing.step}", missing.role.missing_code, f"{missing.message}. {hint}")
+
+
+def _require_layers(spec: JobSpec, facts: ModelFacts) -> None:
+    if unplaced := find_unplaced_names(spec.recipe, facts):
+        errors = [FieldError(pointer=each.pointer, message=each.message, code="LAYER_UNKNOWN") for each in unplaced]
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "LAYER_UNKNOWN", errors[0].message, errors=errors)

@@ -83,6 +83,14 @@ class ModelLayers(BaseModel):
                                 "quantize.static": {"applies": True, "why": None},
                                 "quantize.dynamic": {"applies": False, "why": "Conv is slower with dynamic ranges"},
                             },
+                            "channels": {
+                                "total": 16,
+                                "units": 16,
+                                "per_unit": 1,
+                                "kind": "channel",
+                                "tied_to": ["/layer1.0/conv2/Conv", "/layer1.1/conv2/Conv"],
+                                "why": None,
+                            },
                         }
                     ]
                 }

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from pydantic.fields import FieldInfo
 
 from app.contracts.failure import SlimlineError
 from app.contracts.recipe import METHODS, Step
 from worker.engine.graph import Graph
 from worker.engine.methods import applicability, find_method, registry
 from worker.engine.methods.method import StepContext
+from worker.engine.pruning.report import describe_channels
 from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.session import open_session, run_session
 from worker.engine.tensors.similarity import sqnr_db
@@ -29,10 +31,15 @@ NO_PROMISE_DB = -10.0
 
 
 def make_step(method: str, **options: object) -> Step:
-    """The default step; an option without a default takes the example of its documentation."""
+    """The default step; an option that must be given takes the example of its documentation."""
     fields = METHODS[method].model_fields
-    needed = {name: field.examples[0] for name, field in fields.items() if field.is_required() and field.examples}
+    needed = {name: field.examples[0] for name, field in fields.items() if _must_be_given(field) and field.examples}
     return METHODS[method].model_validate({"method": method, **needed, **options})
+
+
+def _must_be_given(field: FieldInfo) -> bool:
+    """Some are in demand only where no other option stands for them: their default is checked too."""
+    return field.is_required() or bool(field.validate_default)
 
 
 def apply(graph: Graph, step: Step, context: StepContext) -> Graph:
@@ -88,14 +95,15 @@ def test_every_layer_is_told_of_once_and_a_skipped_one_with_the_reason(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_does_what_it_says(graph: Graph, context: Context, method: str) -> None:
-    """Fewer stored bytes in what is called done with bits, zeros in what is called done with sparsity."""
+    """Fewer stored bytes in what is called done with bits or has another shape, zeros where sparsity is told."""
     told = context(method)
     result = apply(graph, make_step(method), told)
     bits = [record.bits for record in told.record.layers if record.done and record.bits]
     sparse = [record.sparsity for record in told.record.layers if record.done and record.sparsity]
-    assert bits or sparse
+    smaller = [each for each in told.record.layers if each.done and each.shape_after != each.shape_before]
+    assert bits or sparse or smaller
     before, after = (sum(g.array(value).nbytes for value in g.initializers()) for g in (graph, result))
-    assert after < before if bits else after == before
+    assert after < before if bits or smaller else after == before
     if sparse:
         zeros = [sum((g.array(v) == 0).sum() for v in g.initializers()) for g in (graph, result)]
         assert zeros[1] > zeros[0]
@@ -113,17 +121,25 @@ def test_only_the_included_layer_is_touched(graph: Graph, context: Context, meth
     works_on = [name for name, methods in applicability(graph).items() if methods[method].applies]
     if not works_on:
         pytest.skip("it works on no layer of this model")
-    told = context(method)
-    result = apply(graph, make_step(method, include=[works_on[0]]), told)
-    assert {record.layer for record in told.record.layers if record.done} == {works_on[0]}
-    assert [record.reason for record in told.record.layers if record.layer != works_on[0]] == [
-        "left out by the step"
-    ] * (len(told.record.layers) - 1)
-    untouched = [layer.weight for layer in graph.layers() if layer.name != works_on[0]]
-    touched = {weight.name for layer in graph.layers() if layer.name == works_on[0] for weight in layer.weights}
-    for weight in untouched:
-        if weight.name not in touched:
-            assert np.array_equal(result.array(weight.name or ""), graph.array(weight)), weight.name
+    told, included = context(method), [works_on[0], *tied_to(graph, method, works_on[0])]
+    result = apply(graph, make_step(method, include=included), told)
+    assert {record.layer for record in told.record.layers if record.done} == set(included)
+    others = [record.reason for record in told.record.layers if record.layer not in included]
+    assert others == ["left out by the step"] * len(others)
+    touched = {weight.name for layer in graph.layers() if layer.name in included for weight in layer.weights}
+    for layer in graph.layers():
+        if layer.weight.name in touched:
+            continue
+        before, after = graph.array(layer.weight), result.array(layer.weight.name or "")
+        if method == "prune.structured" and before.shape != after.shape:  # it reads what went
+            assert after.shape[layer.output_axis] == before.shape[layer.output_axis]
+        else:
+            assert np.array_equal(after, before), layer.name
+
+
+def tied_to(graph: Graph, method: str, layer: str) -> list[str]:
+    """The layers that a method can only work on together with this one."""
+    return describe_channels(graph)[layer].tied_to if method == "prune.structured" else []
 
 
 @pytest.mark.parametrize("method", METHODS)

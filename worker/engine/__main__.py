@@ -95,9 +95,10 @@ def _compress(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from worker.engine.ingest import ingest_model  # noqa: PLC0415 - loads onnx
     from worker.engine.methods import applicability  # noqa: PLC0415 - same
+    from worker.engine.pruning.report import describe_channels  # noqa: PLC0415 - same
     from worker.engine.terminal import format_table  # noqa: PLC0415 - same
 
-    _, facts = ingest_model(options.model, applicability=applicability)
+    _, facts = ingest_model(options.model, applicability=applicability, channels=describe_channels)
     if options.json:
         _print_json(facts)
         return DONE
@@ -108,10 +109,11 @@ def _inspect(options: argparse.Namespace) -> int:
     sys.stdout.writelines(f"note: {note}\n" for note in facts.notes)
     rows = [
         [layer.name, layer.op, f"{layer.parameters:,}", "-" if layer.macs is None else f"{layer.macs:,}"]
+        + [str(layer.channels) if layer.channels else "-"]
         + ["yes" if layer.methods.get(name) and layer.methods[name].applies else "-" for name in METHODS]
         for layer in facts.layers
     ]
-    sys.stdout.write(format_table(["layer", "operator", "parameters", "MACs", *METHODS], rows) + "\n")
+    sys.stdout.write(format_table(["layer", "operator", "parameters", "MACs", "can go", *METHODS], rows) + "\n")
     return DONE
 
 

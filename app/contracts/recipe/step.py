@@ -50,6 +50,11 @@ class Step(BaseModel):
     exclude: tuple[LayerGlob, ...] = Field((), description="Layer names or globs to leave alone; wins over `include`")
 
     @property
+    def needs(self) -> tuple[DataRole, ...]:
+        """Data without which the step is refused, with its options as they are."""
+        return self.card.needs
+
+    @property
     def asks_for_speed(self) -> bool:
         """Whether a result slower than the original misses what the step was asked for."""
         return False
@@ -66,7 +71,7 @@ class MissingData(NamedTuple):
 def find_missing_data(recipe: Iterable[Step], given: Collection[str]) -> MissingData | None:
     """The first need of `recipe` that the roles in `given` do not meet."""
     for index, step in enumerate(recipe):
-        for role in step.card.needs:
+        for role in step.needs:
             if role not in given:
                 return MissingData(
                     index, role, f"step {index + 1} ({step.method}) needs {role} data, and none was given"

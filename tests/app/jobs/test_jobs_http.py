@@ -62,7 +62,15 @@ def test_a_job_is_accepted_with_its_place(post: Callable[..., httpx.Response], c
     assert response.headers["location"] == f"/v1/jobs/{job['id']}" == job["links"]["self"]
     assert (job["state"], job["name"], job["tags"]) == ("queued", "first", {"team": "vision"})
     assert job["progress"]["queue_position"] == 0
-    assert job["spec"]["recipe"][0] == {**PRUNE, "scope": "layer", "include": [], "exclude": []}
+    assert job["spec"]["recipe"][0] == {
+        **PRUNE,
+        "scope": "layer",
+        "ratios": {},
+        "samples": 512,
+        "restore": True,
+        "include": [],
+        "exclude": [],
+    }
     second = post().json()
     assert second["progress"]["queue_position"] == 1
     listed = client.get("/v1/jobs", params={"tag": "team=vision"}).json()

@@ -1,12 +1,14 @@
 """Models over the real application."""
 
+import json
 from collections.abc import Callable
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from app.context import Context
-from app.contracts.facts import LayerFacts, ModelFacts, TensorSpec
+from app.contracts.facts import ChannelFacts, LayerFacts, ModelFacts, TensorSpec
 from app.contracts.failure import Failure, FaultKind
 from app.contracts.states import IngestState
 
@@ -55,6 +57,28 @@ def test_a_rejected_model_shows_why(client: httpx.Client, make_model: Make) -> N
 def test_layers(client: httpx.Client, make_model: Make) -> None:
     (layer,) = client.get(f"/v1/models/{make_model(facts=FACTS)}/layers").json()["data"]
     assert LayerFacts.model_validate(layer) == LAYER
+
+
+def test_layers_show_what_can_go(client: httpx.Client, make_model: Make) -> None:
+    heads = ChannelFacts(total=192, units=6, per_unit=32, kind="head", tied_to=["k", "v"])
+    facts = FACTS.model_copy(update={"layers": [LAYER.model_copy(update={"channels": heads}), LAYER]})
+    first, second = client.get(f"/v1/models/{make_model(facts=facts)}/layers").json()["data"]
+    assert first["channels"] == {
+        "total": 192, "units": 6, "per_unit": 32, "groups": [], "kind": "head", "tied_to": ["k", "v"], "why": None
+    }  # fmt: skip
+    assert second["channels"] is None
+
+
+def test_layers_of_a_model_that_an_earlier_version_checked(
+    client: httpx.Client, context: Context, make_model: Make
+) -> None:
+    id_ = make_model(facts=FACTS)
+    old = FACTS.model_dump(mode="json")
+    del old["layers"][0]["channels"]
+    with context.database.write() as session:
+        session.execute(text("UPDATE models SET facts = :old WHERE id = :id"), {"old": json.dumps(old), "id": id_})
+    [layer] = client.get(f"/v1/models/{id_}/layers").json()["data"]
+    assert (layer["name"], layer["channels"]) == ("fc", None)
 
 
 @pytest.mark.parametrize("path", ["layers", "content?as=onnx"])

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.contracts.facts import Applicability
+from app.contracts.facts import Applicability, ChannelFacts
 from worker.engine.graph import Graph
 from worker.engine.ingest import ingest_model
 from worker.engine.session import Array, open_session, run_session
@@ -76,7 +76,11 @@ def test_facts(tmp_path: Path, make_mlp: Builder) -> None:
     def applicability(graph: Graph) -> dict[str, dict[str, Applicability]]:
         return {layer.name: {"some.method": Applicability(applies=True)} for layer in graph.layers()}
 
-    _, facts = ingest_model(tmp_path / "m.onnx", applicability=applicability)
+    def channels(graph: Graph) -> dict[str, ChannelFacts]:
+        first = next(iter(graph.layers()))
+        return {first.name: ChannelFacts(total=32, units=32)}
+
+    _, facts = ingest_model(tmp_path / "m.onnx", applicability=applicability, channels=channels)
     assert (facts.format, facts.producer, facts.parameters, facts.macs) == ("onnx", "slimline-tests", 676, 640)
     assert [spec.model_dump() for spec in facts.inputs] == [{"name": "x", "dtype": "float", "shape": ["batch", 16]}]
     first, last = facts.layers
@@ -89,6 +93,7 @@ def test_facts(tmp_path: Path, make_mlp: Builder) -> None:
     )
     assert (last.parameters, last.input_shapes, last.output_shapes) == (132, [["batch", 32]], [["batch", 4]])
     assert first.methods["some.method"].applies
+    assert (first.channels, last.channels) == (ChannelFacts(total=32, units=32), None)
 
 
 def test_the_same_upload_gives_the_same_bytes(tmp_path: Path, make_attention: Builder) -> None:

@@ -90,3 +90,16 @@ def test_it_repeats_itself(inputs: torch.Tensor, weight: torch.Tensor) -> None:
     blocks = fit(weight, Grid(4, symmetric=False, block_size=16))
     first, second = (adaround(weight, moments(inputs), blocks, iterations=60) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zeros_stay_zero_and_the_others_still_make_good_what_is_lost(
+    inputs: torch.Tensor, weight: torch.Tensor, symmetric: bool
+) -> None:
+    is_zero = torch.rand(weight.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    sparse = weight.masked_fill(is_zero, 0)
+    blocks = fit(sparse, Grid(4, symmetric, block_size=16))
+    codes = adaround(sparse, moments(inputs), blocks, ITERATIONS)
+    assert (blocks.decode(codes)[is_zero] == 0).all()
+    learned, nearest = (errors(each, blocks, sparse, inputs).sum() for each in (codes, blocks.encode(sparse)))
+    assert learned < 0.8 * nearest

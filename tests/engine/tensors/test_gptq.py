@@ -101,3 +101,16 @@ def test_fewer_inputs_than_columns_are_enough() -> None:
         output_error(blocks.decode(each) - weight, hessian.float()).sum() for each in (codes, blocks.encode(weight))
     ]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zeros_stay_zero_and_the_others_still_make_good_what_is_lost(symmetric: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(8, 60, generator=generator)
+    weight[torch.rand(8, 60, generator=generator) < 0.5] = 0
+    hessian = moments(correlated(500, 60))
+    blocks = fit(weight, Grid(4, symmetric, 32))
+    rounded, nearest = (blocks.decode(codes) for codes in (gptq(weight, hessian, blocks), blocks.encode(weight)))
+    assert (rounded[weight == 0] == 0).all()
+    lost = [output_error((each - weight).double(), hessian).sum() for each in (rounded, nearest)]
+    assert lost[0] < 0.8 * lost[1]

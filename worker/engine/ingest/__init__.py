@@ -13,7 +13,7 @@ from worker.engine.graph.passes.dead import remove_dead
 from worker.engine.graph.passes.normalize import normalize
 from worker.engine.graph.passes.opset import raise_opset
 from worker.engine.graph.passes.unshare import unshare
-from worker.engine.ingest.facts import Applicabilities, describe_model
+from worker.engine.ingest.facts import Applicabilities, ChannelDescriber, describe_model
 from worker.engine.ingest.onnx import read_onnx
 from worker.engine.ingest.tensors import check_inferred
 from worker.engine.session import open_session
@@ -32,10 +32,12 @@ def ingest_model(
     format: str | None = None,  # noqa: A002 - the API's word
     output: str | Path | None = None,
     applicability: Applicabilities | None = None,
+    channels: ChannelDescriber | None = None,
 ) -> tuple[Graph, ModelFacts]:
     """Check the upload at `path`, which the user calls `filename`, and clean it up; `output` is where the graph goes.
 
-    `applicability` says which methods work on which layers. Raises SlimlineError for whatever is not let in.
+    `applicability` says which methods work on which layers, `channels` what of them can be removed.
+    Raises SlimlineError for whatever is not let in.
     """
     path = Path(path)
     if format not in (None, *_FORMATS):
@@ -61,7 +63,8 @@ def ingest_model(
             graph = Graph.load(target)
         else:
             ir.external_data.load_to_model(graph.model)  # the files it is mapped from may go with the folder
-    return graph, describe_model(graph, opset=opset, notes=notes, applicability=applicability)
+    facts = describe_model(graph, opset=opset, notes=notes, applicability=applicability, channels=channels)
+    return graph, facts
 
 
 def _clean(graph: Graph) -> list[str]:

@@ -39,11 +39,11 @@ def find_method(name: str) -> Method[Any]:
 
 def applicability(graph: Graph) -> dict[str, dict[str, Applicability]]:
     """For each layer by name: which methods work on it and, if not, why."""
+    obstacles = {name: method.obstacles(graph) for name, method in registry().items()}
     return {
         layer.name: {
-            name: Applicability(applies=obstacle is None, why=obstacle)
-            for name, method in registry().items()
-            for obstacle in [method.obstacle(graph, layer)]
+            name: Applicability(applies=found[layer.name] is None, why=found[layer.name])
+            for name, found in obstacles.items()
         }
         for layer in graph.layers()
     }

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from app.contracts.events import LayerRecord
 from app.contracts.failure import SlimlineError
+from app.contracts.preflight import LEFT_OUT
 from app.contracts.recipe import Step
 from worker.engine.data import Dataset
 from worker.engine.graph import Graph, Layer
@@ -16,7 +17,6 @@ from worker.engine.session import Device
 from worker.engine.wording import counted
 
 StepT = TypeVar("StepT", bound=Step)
-LEFT_OUT = "left out by the step"
 
 
 @dataclass
@@ -32,9 +32,9 @@ class Record:
         """`facts` are fields of LayerRecord: bits, sparsity, sqnr_db, ..."""
         self._add(layer, done=True, **facts)
 
-    def skipped(self, layer: Layer, reason: str) -> None:
+    def skipped(self, layer: Layer, reason: str, **facts: Any) -> None:
         """Say why `layer` was left alone."""
-        self._add(layer, done=False, reason=reason)
+        self._add(layer, done=False, reason=reason, **facts)
 
     def note(self, text: str) -> None:
         """Say something about the step as a whole."""
@@ -107,6 +107,10 @@ class Method(ABC, Generic[StepT]):
     @abstractmethod
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """Why the method with its default options leaves `layer` of `graph` alone; None if it works on it."""
+
+    def obstacles(self, graph: Graph) -> dict[str, str | None]:
+        """The obstacle of every layer of `graph`, by its name."""
+        return {layer.name: self.obstacle(graph, layer) for layer in graph.layers()}
 
 
 def split_layers(

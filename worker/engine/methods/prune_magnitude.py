@@ -1,16 +1,20 @@
 """`prune.magnitude`: the smallest weights become zero, in each layer or under one threshold for all."""
 
-import numpy as np
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
+from app.contracts.failure import SlimlineError
 from app.contracts.recipe.prune_magnitude import PruneMagnitude
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
-from worker.engine.tensors.magnitude import smallest, smallest_of_all
-from worker.engine.tensors.similarity import sqnr_db
+from worker.engine.pruning.masks import OPERATORS, held_weights, obstacle_in_ties, obstacle_to_zeros, set_zeros
+from worker.engine.pruning.sparse_restoration import restore_sparse
+from worker.engine.quantization.calibration import Pass
+from worker.engine.samples import Samples
+from worker.engine.tensors.magnitude import Mask, smallest, smallest_of_all
 
-OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
-FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_RESTORING = "restoring statistics"
 
 
 class MagnitudePruning(Method[PruneMagnitude]):
@@ -19,44 +23,60 @@ class MagnitudePruning(Method[PruneMagnitude]):
     step_type = PruneMagnitude
 
     def apply(self, graph: Graph, step: PruneMagnitude, context: StepContext) -> Graph:
-        """See `Method.apply`; raises NOTHING_TO_PRUNE."""
+        """See `Method.apply`; raises NOTHING_TO_PRUNE, or LAYER_UNKNOWN for a name in `ratios` too."""
         pruned = graph.clone()
-        layers = split_layers(pruned, step, context, self.obstacle)
-        weights = {id(weight): weight for layer in layers for weight in layer.weights}
-        if not weights:
+        layers = _choose(pruned, step, context)
+        if not layers:
             hint = f"It works on floating-point weights of {', '.join(sorted(OPERATORS))}."
             raise context.record.refusal("NOTHING_TO_PRUNE", hint)
-        before = {key: pruned.array(weight) for key, weight in weights.items()}
-        arrays = list(before.values())
-        masks = (
-            smallest_of_all(arrays, step.amount)
-            if step.scope == "global"
-            else [smallest(array, step.amount) for array in arrays]
-        )
-        for weight, array, mask in zip(weights.values(), arrays, masks, strict=True):
-            pruned.set_array(weight, np.where(mask, array.dtype.type(0), array))
-        for layer in layers:
-            _record(pruned, layer, before, context)
-        context.record.note_held_back()
-        context.record.note("zeros make the compressed download smaller; ONNX Runtime does not run them faster")
+        masks = _find_masks(pruned, layers, step)
+        if not any(mask.any() for mask in masks.values()):
+            raise SlimlineError(
+                "NOTHING_TO_PRUNE",
+                "the shares are so small that no chosen layer loses a single weight",
+                hint="Raise `amount`.",
+            )
+        set_zeros(pruned, layers, masks, context.record)
+        if step.restore and context.calibration is not None:
+            samples = Samples(graph.inputs, context.calibration)
+            run = Pass(samples, step.samples, context.device, lambda share: context.progress(share, _RESTORING))
+            restore_sparse(pruned, graph, layers, run, context.record)
         return pruned
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """See `Method.obstacle`."""
-        del graph
-        if any(weight.dtype not in FLOATS for weight in layer.weights):
-            return "its weights are quantized already: prune first"
-        return None if layer.op in OPERATORS else f"{layer.op} is not pruned by magnitude"
+        return obstacle_to_zeros(graph, layer)
 
 
-def _record(graph: Graph, layer: Layer, before: dict[int, np.ndarray], context: StepContext) -> None:
-    after = [graph.array(weight) for weight in layer.weights]
-    zeros = sum(array.size - np.count_nonzero(array) for array in after)
-    context.record.done(
-        layer,
-        sparsity=zeros / sum(array.size for array in after),
-        sqnr_db=sqnr_db(
-            np.concatenate([before[id(weight)].ravel() for weight in layer.weights]),
-            np.concatenate([array.ravel() for array in after]),
-        ),
-    )
+def _choose(graph: Graph, step: PruneMagnitude, context: StepContext) -> list[Layer]:
+    """The layers that lose weights; one that shares them with a layer left alone by name is left alone too."""
+    for pattern in step.ratios:
+        graph.select([pattern])  # refuses one that matches no layer
+    excluded = {layer.node for layer in graph.select(step.exclude)} if step.exclude else set()
+    held = held_weights(graph, lambda layer: layer.node in excluded or step.ratio_of(layer.name) == 0)
+
+    def obstacle(owner: Graph, layer: Layer) -> str | None:
+        return obstacle_to_zeros(owner, layer) or _obstacle_in_shares(layer, step) or obstacle_in_ties(layer, held)
+
+    return split_layers(graph, step, context, obstacle)
+
+
+def _obstacle_in_shares(layer: Layer, step: PruneMagnitude) -> str | None:
+    if step.ratio_of(layer.name) == 0:
+        return "`ratios` leaves it alone"
+    return None if step.share_of(layer.name) else "`ratios` does not name it, and no `amount` is given"
+
+
+def _find_masks(graph: Graph, layers: Sequence[Layer], step: PruneMagnitude) -> dict[ir.Value, Mask]:
+    """The mask of each weight; of a weight that several layers read, the first one's share counts."""
+    readers: dict[ir.Value, str] = {}
+    for layer in layers:
+        for weight in layer.weights:
+            readers.setdefault(weight, layer.name)
+    compared = [weight for weight, name in readers.items() if step.scope == "global" and step.ratio_of(name) is None]
+    found = smallest_of_all([graph.array(weight) for weight in compared], step.amount or 0.0)
+    masks = dict(zip(compared, found, strict=True))
+    for weight, name in readers.items():
+        if weight not in masks:
+            masks[weight] = smallest(graph.array(weight), step.share_of(name))
+    return masks

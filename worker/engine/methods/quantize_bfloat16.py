@@ -11,8 +11,8 @@ from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.quantization.layer_errors import find_errors
 from worker.engine.quantization.sensitivity import QuantizedLayer
+from worker.engine.quantization.weight_facts import weight_facts
 from worker.engine.session import Array
-from worker.engine.tensors.similarity import sqnr_db
 
 _WATCHED_SAMPLES = 16
 
@@ -69,6 +69,6 @@ def _record(graph: Graph, layers: list[Layer], context: StepContext) -> None:
     for layer in layers:
         old = np.concatenate([graph.array(weight).ravel() for weight in layer.weights])
         new = np.concatenate([array.ravel() for array in rounded(layer).values()])
-        context.record.done(layer, bits=16, sqnr_db=sqnr_db(old, new), **errors.facts.get(layer.name, {}))
+        context.record.done(layer, bits=16, **weight_facts(old, new), **errors.facts.get(layer.name, {}))
     if errors.note:
         context.record.note(errors.note)

@@ -16,7 +16,7 @@ from worker.engine.quantization.layer_errors import find_errors
 from worker.engine.quantization.obstacles import obstacle_in_numbers, obstacle_in_types
 from worker.engine.quantization.saturation import saturates
 from worker.engine.quantization.sensitivity import QuantizedLayer
-from worker.engine.tensors.similarity import sqnr_db
+from worker.engine.quantization.weight_facts import weight_facts
 from worker.engine.wording import counted
 
 _HINT = "It works on matrix products, recurrent layers and embeddings; for convolutions use quantize.static."
@@ -94,8 +94,8 @@ def _record(draft: Draft, layers: Sequence[Layer], context: StepContext) -> None
             layer,
             bits=8,
             activation_bits=8 if _multiplies(layer) else None,
-            sqnr_db=sqnr_db(original, restored),
             integer_kernel=_multiplies(layer),
+            **weight_facts(original, restored),
             **errors.facts.get(layer.name, {}),
         )
     if errors.note:

@@ -16,8 +16,8 @@ from worker.engine.quantization.half_precision.operators import HALF, is_float, 
 from worker.engine.quantization.half_precision.rewriter import HalfRewriter, to_half
 from worker.engine.quantization.layer_errors import LayerErrors, find_errors
 from worker.engine.quantization.sensitivity import QuantizedLayer
+from worker.engine.quantization.weight_facts import weight_facts
 from worker.engine.session import Array
-from worker.engine.tensors.similarity import sqnr_db
 from worker.engine.wording import counted
 
 _WATCHED_SAMPLES = 32
@@ -94,8 +94,8 @@ def _record(graph: Graph, layer: Layer, before: Mapping[int, Array], errors: Lay
         return
     old = np.concatenate([before[id(weight)].ravel() for weight in halves])
     new = np.concatenate([graph.array(weight).ravel() for weight in halves])
-    noise = sqnr_db(old, new.astype(np.float32))
-    context.record.done(layer, bits=16, activation_bits=16, sqnr_db=noise, **errors.facts.get(layer.name, {}))
+    facts = weight_facts(old, new.astype(np.float32))
+    context.record.done(layer, bits=16, activation_bits=16, **facts, **errors.facts.get(layer.name, {}))
 
 
 def _told(islands: Mapping[ir.Node, str]) -> str:

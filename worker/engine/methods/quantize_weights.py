@@ -18,10 +18,10 @@ from worker.engine.quantization.obstacles import obstacle_in_numbers
 from worker.engine.quantization.sensitivity import QuantizedLayer
 from worker.engine.quantization.stored_weights import Form, obstacle_in_layer, plan_storage
 from worker.engine.quantization.weight_equalization import Prepared, equalize_if_closer
+from worker.engine.quantization.weight_facts import weight_facts
 from worker.engine.quantization.weight_only import WeightRewriter
 from worker.engine.quantization.weight_rounding import ROUNDINGS, Rounded, round_on_inputs, round_to_nearest
 from worker.engine.samples import Guess, Samples
-from worker.engine.tensors.similarity import sqnr_db
 from worker.engine.wording import counted
 
 _HINT = "It works on float32 weights of Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN and embeddings."
@@ -169,7 +169,7 @@ def _measure(
     for layer in layers:
         pairs = [(graph.array(weight).ravel(), restored[weight.name or ""].ravel()) for weight in layer.weights]
         before, after = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        facts[layer.name] = {"sqnr_db": sqnr_db(before, after), **errors.facts.get(layer.name, {})}
+        facts[layer.name] = {**weight_facts(before, after), **errors.facts.get(layer.name, {})}
     return facts
 
 

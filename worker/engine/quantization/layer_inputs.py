@@ -1,4 +1,4 @@
-"""The second moments of what layers multiply by their weights, streamed: memory does not grow with the samples.
+"""What layers multiply by their weights, as rows, and its second moments: memory does not grow with the samples.
 
 Legend: G groups of a convolution, K columns of a weight, n input rows.
 """
@@ -13,7 +13,7 @@ from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
 from worker.engine.quantization.calibration import Pass, watch
 from worker.engine.quantization.nodes import attribute
-from worker.engine.quantization.stored_weights import StoredWeight
+from worker.engine.quantization.weight_matrix import WeightMatrix
 from worker.engine.torch_graph.kernels.windows import Window, flat_pads, pad, resolve_pads
 
 RowsOf = Callable[[torch.Tensor], Iterator[torch.Tensor]]
@@ -24,24 +24,29 @@ _PART = 1 << 24
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """The tensor that a layer multiplies, by name, and how it becomes rows."""
 
     name: str
     rows_of: RowsOf
 
 
-def input_names(weight: StoredWeight) -> set[str]:
+def find_sources(weight: WeightMatrix) -> list[Source]:
+    """What the readers of `weight` multiply by it; nothing of a reader whose input cannot be seen as rows."""
+    return [source for layer in weight.readers if (source := _source(layer, weight)) is not None]
+
+
+def input_names(weight: WeightMatrix) -> set[str]:
     """The tensors that its layers multiply; none where they cannot be seen as rows."""
-    return {source.name for source in _sources(weight)}
+    return {source.name for source in find_sources(weight)}
 
 
-def count_moments(weight: StoredWeight) -> int:
+def count_moments(weight: WeightMatrix) -> int:
     """Numbers in the second moments of its inputs, G x K x K."""
     return max(_groups(layer) for layer in weight.readers) * weight.width**2
 
 
-def find_moments(graph: Graph, weights: Sequence[StoredWeight], run: Pass) -> dict[str, torch.Tensor]:
+def find_moments(graph: Graph, weights: Sequence[WeightMatrix], run: Pass) -> dict[str, torch.Tensor]:
     """E[x x^T] of the input rows x of each weight, [G, K, K] in float64, by the weight's name.
 
     Absent where no input came or all were too large to be squared. A weight of several layers gets the mean over the
@@ -49,7 +54,7 @@ def find_moments(graph: Graph, weights: Sequence[StoredWeight], run: Pass) -> di
     weights differ. Raises SlimlineError for a graph that torch cannot run.
     """
     moments = {weight.name: _Moments() for weight in weights}
-    sources = [(source, moments[weight.name]) for weight in weights for source in _sources(weight)]
+    sources = [(source, moments[weight.name]) for weight in weights for source in find_sources(weight)]
     watch(graph, [(source.name, held.taker(source.rows_of)) for source, held in sources], run)
     means = [(weight, moments[weight.name].mean()) for weight in weights]
     return {weight.name: _widened(mean, weight) for weight, mean in means if mean is not None}
@@ -85,7 +90,7 @@ class _Moments:
         self._n += rows.shape[1]
 
 
-def _widened(moments: torch.Tensor, weight: StoredWeight) -> torch.Tensor:
+def _widened(moments: torch.Tensor, weight: WeightMatrix) -> torch.Tensor:
     """[G, K, K]: of a transposed convolution whose columns count kernel positions too, each of these by itself.
 
     Exact where positions do not overlap in the output, as in most upsampling; else what they share is left out.
@@ -97,20 +102,16 @@ def _widened(moments: torch.Tensor, weight: StoredWeight) -> torch.Tensor:
     return torch.stack([torch.kron(each.contiguous(), positions) for each in moments])
 
 
-def _sources(weight: StoredWeight) -> list[_Source]:
-    return [source for layer in weight.readers if (source := _source(layer, weight)) is not None]
-
-
-def _source(layer: Layer, weight: StoredWeight) -> _Source | None:
+def _source(layer: Layer, weight: WeightMatrix) -> Source | None:
     is_left = trace_weight(layer.node.inputs[0]) is not None
     value = layer.node.inputs[1 if is_left else 0]
     rows_of = _rows_of(layer, weight, is_left=is_left)
     if rows_of is None or value is None or not value.name or trace_weight(value) is not None:
         return None
-    return _Source(value.name, rows_of)
+    return Source(value.name, rows_of)
 
 
-def _rows_of(layer: Layer, weight: StoredWeight, *, is_left: bool) -> RowsOf | None:
+def _rows_of(layer: Layer, weight: WeightMatrix, *, is_left: bool) -> RowsOf | None:
     node = layer.node
     match layer.op:
         case "Conv":
@@ -131,7 +132,7 @@ def _groups(layer: Layer) -> int:
 class _Patches:
     """The patches of an image under the kernel of a convolution, in any number of dimensions."""
 
-    def __init__(self, groups: int, window: Window, weight: StoredWeight) -> None:
+    def __init__(self, groups: int, window: Window, weight: WeightMatrix) -> None:
         self._groups, self._window, self._width = groups, window, weight.width
         self._kernel = weight.shape[_FIRST_SPATIAL:]
 

@@ -8,7 +8,7 @@ from worker.engine.quantization.calibration import Pass
 from worker.engine.quantization.layer_errors import find_errors
 from worker.engine.quantization.search import Story
 from worker.engine.quantization.trials import Candidate
-from worker.engine.tensors.similarity import sqnr_db
+from worker.engine.quantization.weight_facts import weight_facts
 
 NOT_PLACED = "a tensor it reads or writes held NaN or infinity on the samples, or none of them reached it"
 
@@ -29,11 +29,11 @@ def record_layers(layers: Sequence[Layer], best: Candidate, story: Story, record
         record.done(
             layer,
             bits=weight.bits,
-            sqnr_db=sqnr_db(source.array(layer.weight.name or ""), best.quantized.restored(name)),
             activation_bits=8 * quantizer.zero_point.dtype.itemsize,
             range=quantizer.range,
             integer_kernel=best.kernels.multiplies_integers(name),
             repairs=story.repairs,
+            **weight_facts(source.array(layer.weight.name or ""), best.quantized.restored(name)),
             **found.facts.get(layer.name, {}),
         )
 

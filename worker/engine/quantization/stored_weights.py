@@ -10,14 +10,13 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import onnx_ir as ir
-import torch
 
 from app.contracts.recipe.quantize_weights import QuantizeWeights
 from worker.engine.graph import Graph, Layer
 from worker.engine.graph.layers import trace_weight
 from worker.engine.quantization.nodes import attribute
 from worker.engine.quantization.obstacles import obstacle_in_types
-from worker.engine.session import Array
+from worker.engine.quantization.weight_matrix import WeightMatrix, shape_of
 from worker.engine.tensors.blockwise import Grid
 
 _WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
@@ -58,30 +57,11 @@ class Form(Enum):
 
 
 @dataclass(frozen=True)
-class StoredWeight:
-    """A weight, who reads it, and how it is stored: `rows` and `columns` are its axes, blocks lie along the columns."""
+class StoredWeight(WeightMatrix):
+    """A weight and how it is stored: blocks lie along the columns."""
 
-    value: ir.Value
-    readers: Sequence[Layer]
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
     grid: Grid
     form: Form
-
-    @property
-    def name(self) -> str:
-        """Of the initializer."""
-        return self.value.name or ""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the initializer."""
-        return _shape(self.value)
-
-    @property
-    def width(self) -> int:
-        """K."""
-        return math.prod(self.shape[axis] for axis in self.columns)
 
     @property
     def has_row_scales(self) -> bool:
@@ -92,18 +72,6 @@ class StoredWeight:
     def needs_new_types(self) -> bool:
         """Whether its DequantizeLinear is one of opset 21, with 4 bits or blocks."""
         return self.form is not Form.PACKED and (self.grid.bits < _BYTE or not self.has_row_scales)
-
-    def to_matrix(self, array: Array) -> torch.Tensor:
-        """The weight as [rows, columns], a copy."""
-        turned = array.transpose(*self.rows, *self.columns)
-        return torch.from_numpy(turned.reshape(-1, self.width).copy())
-
-    def from_matrix(self, matrix: torch.Tensor) -> Array:
-        """The way back; where there is one column for each block, the axis of the columns is as long as that."""
-        lengths = [self.shape[axis] for axis in self.rows]
-        columns = [self.shape[axis] for axis in self.columns] if matrix.shape[1] == self.width else [matrix.shape[1]]
-        back = sorted(range(len(lengths) + len(columns)), key=[*self.rows, *self.columns].__getitem__)
-        return matrix.cpu().numpy().reshape(*lengths, *columns).transpose(back)
 
     @property
     def bits_stored(self) -> int:
@@ -123,7 +91,7 @@ def obstacle_in_layer(layer: Layer, step: QuantizeWeights, excluded: Collection[
         return reason
     if layer.op not in _PRODUCTS and not all(map(_comes_as_it_is, _weight_inputs(layer))):
         return "its weights come through a Transpose"
-    if any(0 in _shape(weight) for weight in layer.weights):
+    if any(0 in shape_of(weight) for weight in layer.weights):
         return "its weights are empty"
     stored = [_plan(weight, [layer], step) for weight in layer.weights]
     before = sum(math.prod(each.shape) * _FLOAT_BITS for each in stored)
@@ -141,7 +109,7 @@ def plan_storage(graph: Graph, layers: Sequence[Layer], step: QuantizeWeights) -
 
 
 def _plan(weight: ir.Value, readers: Sequence[Layer], step: QuantizeWeights) -> StoredWeight:
-    shape, layer = _shape(weight), _leading(readers)
+    shape, layer = shape_of(weight), _leading(readers)
     default = _DEFAULTS[step.bits]
     size = default.block_size if step.block_size == "auto" else step.block_size
     symmetric = default.symmetric if step.symmetric is None else step.symmetric
@@ -183,7 +151,7 @@ def _leading(readers: Sequence[Layer]) -> Layer:
 def _is_plain_product(weight: ir.Value, readers: Sequence[Layer]) -> bool:
     """Whether it is a matrix that all readers multiply by from the right, along the same axis."""
     return (
-        len(_shape(weight)) == _MATRIX
+        len(shape_of(weight)) == _MATRIX
         and all(layer.op in _PRODUCTS and _is_float_matrix(layer.node.inputs[1]) for layer in readers)
         and len({layer.reduction_axes for layer in readers}) == 1
     )
@@ -233,9 +201,3 @@ def _weight_inputs(layer: Layer) -> list[ir.Value]:
 def _comes_as_it_is(value: ir.Value) -> bool:
     traced = trace_weight(value)
     return traced is not None and traced[1] == tuple(range(len(traced[1])))
-
-
-def _shape(value: ir.Value) -> tuple[int, ...]:
-    if value.shape is None:
-        raise ValueError(f"{value.name} has no shape")
-    return tuple(value.shape.numpy())

@@ -1,7 +1,7 @@
 """AdaRound (Nagel et al. 2020): learns for each weight whether it is rounded up or down. No graph, no inputs.
 
 A layer's output error follows exactly from the second moments of its inputs, so that no input is kept, every iteration
-sees all of them, and nothing is random. Legend: G groups of
+sees all of them, and nothing is random. Weights that are 0 stay 0, and so do the masks of pruning. Legend: G groups of
 rows with the same inputs, K columns, R rows.
 """
 
@@ -29,6 +29,7 @@ def adaround(weight: torch.Tensor, hessian: torch.Tensor, blocks: Blocks, iterat
     scale, zero = blocks.spread(weight.shape[1])
     exact = weight / scale + zero
     below, nearest, hessian = exact.floor(), blocks.encode(weight), hessian.to(weight.dtype)
+    is_free = weight != 0  # zero has a code of its own, which is where its `below` lies
 
     def change(codes: torch.Tensor) -> torch.Tensor:
         return blocks.decode(codes.clamp(0, blocks.grid.highest)) - weight
@@ -38,7 +39,7 @@ def adaround(weight: torch.Tensor, hessian: torch.Tensor, blocks: Blocks, iterat
     variable = _unsoftened(exact - below).requires_grad_()
     optimizer = torch.optim.Adam([variable], lr=_RATE)
     for iteration in range(iterations):
-        share = _softened(variable)
+        share = _softened(variable) * is_free
         delta = change(below + share)
         # The gradient of delta H delta^T is 2 delta H: one product where autograd would take three.
         slope = 2 * (delta.detach().reshape(len(hessian), -1, delta.shape[1]) @ hessian).reshape(delta.shape)
@@ -46,7 +47,7 @@ def adaround(weight: torch.Tensor, hessian: torch.Tensor, blocks: Blocks, iterat
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
         optimizer.step()
-    learned = (below + _softened(variable.detach()).round()).clamp(0, blocks.grid.highest)
+    learned = (below + _softened(variable.detach()).round() * is_free).clamp(0, blocks.grid.highest)
     return torch.where((output_error(change(learned), hessian) < worst).reshape(-1, 1), learned, nearest)
 
 

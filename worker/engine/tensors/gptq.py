@@ -2,6 +2,7 @@
 
 No graph and no inputs: what matters of them is in the Hessian of the layer's squared output error. Columns with the
 strongest input go first, on scales fixed beforehand: over several spectra that lost less than scales fitted on the way.
+Weights that are 0 stay 0, and so do the masks of pruning (as in SparseGPT, Frantar and Alistarh 2023).
 Legend: G groups of rows with the same inputs, K columns, R rows.
 """
 
@@ -32,12 +33,14 @@ def gptq(weight: torch.Tensor, hessian: torch.Tensor, blocks: Blocks, damping: f
         return matrix.double().reshape(places.shape).gather(2, places)
 
     left, scale, zero = map(by_group, (weight, *blocks.spread(weight.shape[1])))
+    is_zero = left == 0
     codes = torch.empty_like(left)
     for start in range(0, left.shape[2], _LAZY):
         end = min(start + _LAZY, left.shape[2])
         errors = torch.empty_like(left[..., start:end])
         for column in range(start, end):
             code = (left[..., column] / scale[..., column]).round() + zero[..., column]
+            code = torch.where(is_zero[..., column], zero[..., column], code)
             codes[..., column] = code.clamp(0, blocks.grid.highest)
             lost = left[..., column] - (codes[..., column] - zero[..., column]) * scale[..., column]
             error = errors[..., column - start] = lost / inverse[:, None, column, column]

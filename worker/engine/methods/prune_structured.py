@@ -1,0 +1,87 @@
+"""`prune.structured`: whole channels, neurons, heads and hidden units go, with all that depends on them."""
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.failure import SlimlineError
+from app.contracts.recipe.prune_structured import PruneStructured
+from worker.engine.graph import Graph, Layer
+from worker.engine.graph.channels import Groups, find_groups
+from worker.engine.methods.method import Method, Record, StepContext
+from worker.engine.pruning.choice import Choice
+from worker.engine.pruning.decision import decide
+from worker.engine.pruning.report import find_obstacle, record_layers, tell_what_is_left
+from worker.engine.pruning.scores import score_units
+from worker.engine.pruning.selection import select_groups
+from worker.engine.pruning.sparse_restoration import free_tensors, restore_and_tell
+from worker.engine.quantization.calibration import Pass
+from worker.engine.samples import Samples
+
+_HINT = "The model's list of layers says of each what can go and, if nothing can, why."
+_SMALL = "the shares are so small that no chosen layer loses a single channel"
+_DECIDED = 0.8
+"""Share of the work after which it is known what goes."""
+
+
+class StructuredPruning(Method[PruneStructured]):
+    """Structured pruning by channel groups found on the graph, exact against the masked graph.
+
+    With a target of latency it depends on measured times, which no seed makes the same; else it is deterministic.
+    """
+
+    step_type = PruneStructured
+
+    def apply(self, graph: Graph, step: PruneStructured, context: StepContext) -> Graph:
+        """See `Method.apply`.
+
+        Raises NOTHING_TO_PRUNE, NOTHING_TO_SCORE, TARGET_OUT_OF_REACH or MACS_UNKNOWN.
+        """
+        context.progress(0.0, "finding channels that go together")
+        groups = find_groups(graph)
+        selection = select_groups(graph, groups, step)
+        if not selection.groups:
+            for layer in graph.layers():
+                context.record.skipped(layer, selection.reasons[layer.name])
+            raise context.record.refusal("NOTHING_TO_PRUNE", _HINT)
+        scores = score_units(groups, selection.groups, step, context)
+        units = decide(groups, Choice(selection.groups, selection.shares, selection.multiples, scores), step, context)
+        if not units:
+            raise SlimlineError("NOTHING_TO_PRUNE", _SMALL, hint="Raise the share, or lower `round_to`.")
+        pruned = groups.remove(units)
+        record_layers(graph, pruned, selection, context.record)
+        context.record.note(tell_what_is_left(graph, pruned))
+        if step.restore and context.calibration is not None:
+            run = Pass(
+                Samples(graph.inputs, context.calibration),
+                step.samples,
+                context.device,
+                lambda share: context.progress(_DECIDED + (1 - _DECIDED) * share, "restoring statistics"),
+            )
+            _restore(pruned, groups, units, step, run, context.record)
+        return pruned
+
+    def obstacle(self, graph: Graph, layer: Layer) -> str | None:
+        """See `Method.obstacle`."""
+        return self.obstacles(graph)[layer.name]
+
+    def obstacles(self, graph: Graph) -> dict[str, str | None]:
+        """See `Method.obstacles`."""
+        try:
+            groups = find_groups(graph)
+        except SlimlineError as error:
+            return dict.fromkeys((layer.name for layer in graph.layers()), error.failure.message)
+        return {layer.name: find_obstacle(groups, layer) for layer in graph.layers()}
+
+
+def _restore(
+    pruned: Graph, groups: Groups, units: Collection[int], step: PruneStructured, run: Pass, record: Record
+) -> None:
+    """Restore statistics, in place; layers that the step leaves out stay as they are."""
+    free = free_tensors(pruned, groups.graph.select(step.include, step.exclude))
+
+    def kept(tensor: str, axis: int) -> NDArray[np.intp] | None:
+        return groups.kept(units, tensor, axis) if tensor in free else None
+
+    restore_and_tell(pruned, groups.graph, kept, run, record)

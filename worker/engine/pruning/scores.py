@@ -1,0 +1,91 @@
+"""How much each unit of a graph matters, by the step's criterion. The maths is in `tensors/importance`."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contracts.failure import SlimlineError
+from app.contracts.recipe.prune_structured import PruneStructured
+from worker.engine.graph import Graph
+from worker.engine.graph.channels import Group, Groups, Member
+from worker.engine.methods.method import StepContext
+from worker.engine.pruning.gradients import unit_taylor_scores
+from worker.engine.quantization.calibration import Pass
+from worker.engine.samples import Samples
+from worker.engine.tensors import importance
+
+Scores = NDArray[np.float64]
+_MATRIX = 2
+_BATCH_NORM_SCALE = 1
+_SCORED = 0.3
+"""Share of the work after which gradients are known."""
+_NORMS: Mapping[str, Callable[[NDArray[np.floating], int], Scores]] = {
+    "l1": importance.l1,
+    "l2": importance.l2,
+    "fpgm": importance.fpgm,
+}
+
+
+def score_units(groups: Groups, chosen: Sequence[Group], step: PruneStructured, context: StepContext) -> Scores:
+    """The importance of every unit: 0 for those not in `chosen` groups.
+
+    Of norms, each stored matrix that units are slices of adds its slices' score over the mean of them, so that large
+    matrices do not drown small ones (group importance, Fang et al. 2023). Raises SlimlineError NOTHING_TO_SCORE.
+    """
+    match step.criterion:
+        case "random":
+            return importance.random(groups.count, context.seed)
+        case "taylor":
+            return _by_gradients(groups, chosen, step, context)
+        case criterion:
+            return _by_weights(groups.graph, chosen, criterion, groups.count)
+
+
+def _by_weights(graph: Graph, groups: Sequence[Group], criterion: str, count: int) -> Scores:
+    scores = np.zeros(count)
+    for group in groups:
+        members = _members(graph, group, criterion)
+        if not members:
+            raise SlimlineError(
+                "NOTHING_TO_SCORE",
+                f"{criterion} reads scales of BatchNormalization, and the channels of {group.layers[0]!r} have none",
+                node=group.layers[0],
+                hint="Exporters fold it into convolutions. Use `criterion: l2`, or leave such layers out.",
+            )
+        for member in members:
+            scores[group.units] += _score_member(graph, member, criterion, count)[group.units]
+    return scores
+
+
+def _by_gradients(groups: Groups, chosen: Sequence[Group], step: PruneStructured, context: StepContext) -> Scores:
+    members = [member for group in chosen for member in group.members]
+    if context.calibration is None:
+        raise SlimlineError("CALIBRATION_DATA_MISSING", "criterion taylor reads gradients, and no data was given")
+    run = Pass(
+        Samples(groups.graph.inputs, context.calibration),
+        step.samples,
+        context.device,
+        lambda share: context.progress(_SCORED * share, "finding what the loss depends on"),
+    )
+    return unit_taylor_scores(groups.graph, members, groups.count, run, context.seed)
+
+
+def _members(graph: Graph, group: Group, criterion: str) -> list[Member]:
+    if criterion == "bn_scale":
+        return [member for member in group.members if _is_batch_norm_scale(graph, member)]
+    return [member for member in group.members if graph.array(member.constant).ndim >= _MATRIX]
+
+
+def _is_batch_norm_scale(graph: Graph, member: Member) -> bool:
+    uses = graph.initializer(member.constant).uses()
+    return any(node.op_type == "BatchNormalization" and index == _BATCH_NORM_SCALE for node, index in uses)
+
+
+def _score_member(graph: Graph, member: Member, criterion: str, count: int) -> Scores:
+    """Scores of the units' slices of one stored tensor, [count], with a mean of 1 over those that have any."""
+    function = _NORMS.get(criterion, importance.l1)
+    of_index = function(graph.array(member.constant), member.axis)
+    is_unit = member.units >= 0
+    totals = np.bincount(member.units[is_unit], of_index[is_unit], minlength=count)
+    return totals / (totals[np.unique(member.units[is_unit])].mean() or 1.0)

@@ -1,0 +1,89 @@
+"""How many of a plan's blocks go until a target is met. What is measured is a ratio of the graph to the one before."""
+
+from collections.abc import Callable, Sequence
+
+from app.contracts.failure import SlimlineError
+from worker.engine.graph import Graph
+from worker.engine.graph.channels import Groups
+from worker.engine.graph.cost import count_weights, macs
+from worker.engine.measure.race import Race
+from worker.engine.pruning.choice import Plan
+from worker.engine.samples import Samples
+
+Measure = Callable[[Graph], float]
+TOLERANCE = 0.02
+_FILLED = 64
+"""Blocks tried one by one where the next in order is too large a step."""
+_RACES = 9
+
+
+def measure_of(name: str, graph: Graph, samples: Samples) -> Measure:
+    """Measures what a target names, over that of `graph`. Raises SlimlineError MACS_UNKNOWN."""
+    if name == "parameters":
+        parameters = count_weights(graph).count
+        return lambda pruned: count_weights(pruned).count / parameters
+    if name == "latency":
+        return Race(graph, samples.first()).ratio
+    before = macs(graph)
+    if not before:
+        raise SlimlineError(
+            "MACS_UNKNOWN",
+            "the multiply-accumulates of this model cannot be counted: sizes depend on its input",
+            hint="Give a target of `parameters` or `latency`, or an `amount`.",
+        )
+    return lambda pruned: (macs(pruned) or before) / before
+
+
+def reach(groups: Groups, plan: Plan, wanted: float, measure: Measure, *, is_exact: bool) -> list[int]:
+    """The units that go so that the measure comes nearest to `wanted`.
+
+    It falls along the plan; `is_exact`: without noise, so that single blocks can be tried out in the end. Raises
+    SlimlineError TARGET_OUT_OF_REACH, with how far it goes.
+    """
+    best = measure(groups.remove(plan.first(len(plan.blocks))))
+    if best > wanted * (1 + TOLERANCE):
+        raise SlimlineError(
+            "TARGET_OUT_OF_REACH",
+            f"with all that may go removed, {best:.3f} is left, and {wanted:.3f} was asked for",
+            hint="Ask for more to be left, or widen `include`.",
+        )
+    low, high = 0, len(plan.blocks)
+    ratios = {low: 1.0, high: best}
+    for _ in range(len(plan.blocks).bit_length() if is_exact else _RACES):
+        middle = (low + high) // 2
+        if middle == low:
+            break
+        ratios[middle] = measure(groups.remove(plan.first(middle)))
+        low, high = (middle, high) if ratios[middle] > wanted else (low, middle)
+    nearest = min(ratios, key=lambda count: abs(ratios[count] - wanted))
+    if not is_exact or abs(ratios[nearest] - wanted) <= TOLERANCE * wanted:
+        return plan.first(nearest)
+    return _fill(groups, plan, low, wanted, measure)
+
+
+def _fill(groups: Groups, plan: Plan, low: int, wanted: float, measure: Measure) -> list[int]:
+    """The first `low` blocks and later ones that fit: the next in order is too large."""
+    taken, nearest = plan.first(low), plan.first(low)
+    distance = abs(measure(groups.remove(taken)) - wanted)
+    closed: set[int] = set()
+    for block in plan.blocks[low : low + _FILLED]:
+        if block.group in closed:
+            continue
+        tried = [*taken, *map(int, block.units)]
+        ratio = measure(groups.remove(tried))
+        if abs(ratio - wanted) < distance:
+            nearest, distance = tried, abs(ratio - wanted)
+        if ratio >= wanted:
+            taken = tried
+        else:
+            closed.add(block.group)
+    return nearest
+
+
+def told(names: Sequence[str], graph: Graph, pruned: Graph) -> str:
+    """What is left, in words."""
+    found = {"parameters": count_weights(pruned).count / max(1, count_weights(graph).count)}
+    before, after = macs(graph), macs(pruned)
+    if before and after:
+        found["MACs"] = after / before
+    return ", ".join(f"{100 * found[name]:.1f} % of the {name}" for name in names if name in found)
