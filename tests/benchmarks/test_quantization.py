@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
+from benchmarks.comparison.data import Split
+from benchmarks.comparison.latency import speed_ups
 from benchmarks.quantization.__main__ import main
-from benchmarks.quantization.cases import CASES, Split
+from benchmarks.quantization.cases import CASES
 from benchmarks.quantization.compressors.order import Answer
 from benchmarks.quantization.goals import judge_int4, judge_memory, judge_row
-from benchmarks.quantization.latency import SETTINGS, speed_ups
+from benchmarks.quantization.latency import SETTINGS
 from benchmarks.quantization.quality import Quality, measure_quality, measure_reference
 from benchmarks.quantization.rows import Row
 from benchmarks.quantization.running import Run, Runner
