@@ -48,5 +48,5 @@ def restore_and_tell(pruned: Graph, original: Graph, kept: Kept, run: Pass, reco
         record.note(f"statistics were not restored: {error.failure.message}")
         return
     if found is not None and found.nodes:
-        gain = f"from {found.before.sqnr_db:.1f} to {found.after.sqnr_db:.1f} dB of SQNR"
+        gain = f"from {found.before.cosine:.3f} to {found.after.cosine:.3f}, the cosine of outputs with the original's"
         record.note(f"statistics of {counted(len(found.nodes), 'node')} restored on calibration data: {gain}")

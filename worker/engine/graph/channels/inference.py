@@ -82,7 +82,8 @@ class Inference:
         attributes = {each.name: helper.get_attribute_value(each) for each in ir.serde.serialize_node(node).attribute}
         try:
             operator = load_op("", node.op_type, self._opset)
-            results = operator.eval(*read, n_outputs=len(node.outputs), **attributes)
+            with np.errstate(all="ignore"):
+                results = operator.eval(*read, n_outputs=len(node.outputs), **attributes)
         except _REFUSALS:
             return []
         return [np.asarray(each) for each in (results if isinstance(results, tuple) else [results])]

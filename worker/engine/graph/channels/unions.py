@@ -19,7 +19,7 @@ class Unions:
     def __init__(self) -> None:
         self.count = 0
         self._pairs: list[tuple[Labels, Labels]] = []
-        self._stops: list[int] = []
+        self._stops: dict[int, tuple[bool, int]] = {}
 
     def fresh(self, size: int) -> Labels:
         """New labels [size], each alone."""
@@ -33,10 +33,14 @@ class Unions:
             pair = np.broadcast_arrays(first, second)
             self._pairs.append((pair[0].ravel(), pair[1].ravel()))
 
-    def stop(self) -> int:
-        """A label that stands for no index: what is united with it cannot go, but does not become one by that."""
-        self._stops.append(int(self.fresh(1)[0]))
-        return self._stops[-1]
+    def stop(self, *, is_weak: bool = False) -> int:
+        """A label that stands for no index: what is united with it cannot go, but does not become one by that.
+
+        A weak one is told only where there is no other.
+        """
+        label = int(self.fresh(1)[0])
+        self._stops[label] = (is_weak, label)
+        return label
 
     def components(self) -> tuple[Labels, dict[int, int]]:
         """For every label the least of its set, [count], and for sets that cannot go the first stop of each.
@@ -47,15 +51,15 @@ class Unions:
         sides = list(zip(*self._pairs, strict=True)) or [(), ()]
         first, second = (np.concatenate([np.zeros(0, np.int64), *side]) for side in sides)
         is_stop = np.zeros(self.count + 1, np.bool_)
-        is_stop[self._stops] = True
+        is_stop[list(self._stops)] = True
         joins = ~is_stop[first] & ~is_stop[second]
         roots = _find_roots(self.count, first[joins], second[joins])
         stops = {stop: stop for stop in self._stops}
         for stopped, stop in ((first, second), (second, first)):
-            chosen = is_stop[stop]
+            chosen = is_stop[stop] & ~is_stop[stopped]
             pairs = np.unique(np.stack([roots[stopped[chosen]], stop[chosen]], axis=1), axis=0)
             for component, label in pairs[::-1].tolist():
-                stops[component] = min(label, stops.get(component, label))
+                stops[component] = min(label, stops.get(component, label), key=self._stops.__getitem__)
         return roots, stops
 
 

@@ -146,7 +146,7 @@ class Walk:
     def blocked(self, size: int, reason: str) -> Labels:
         """Labels [size] of which none can be removed."""
         if reason not in self._numbers:
-            self._numbers[reason] = self.unions.stop()
+            self._numbers[reason] = self.unions.stop(is_weak=reason == _SINGLE)
             self.reasons[self._numbers[reason]] = reason
         labels: Labels = np.full(size, self._numbers[reason])
         return labels

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from worker.engine.graph import shapes
 from worker.engine.graph.files import size_of_weights
@@ -26,6 +27,7 @@ _REARRANGES = frozenset({"Concat", "Identity", "Reshape", "Slice", "Squeeze", "T
 _KEPT = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 _FLOAT_BITS = 32
 _FOLDED_FROM = "pkg.onnxscript.optimizer.folded_from"
+_ROUNDS = 4
 _QUOTED = re.compile(r"'([^']*)'")
 
 
@@ -49,13 +51,17 @@ def _fold(graph: Graph, should_fold: Callable[[ir.Node], bool]) -> Graph:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     folded = graph.clone()
     before = {value.name for value in folded.initializers()}
-    fold_constants_ir(
-        folded.model,
-        onnx_shape_inference=True,
-        input_size_limit=_LARGEST_RESULT,
-        output_size_limit=_LARGEST_WEIGHT,
-        should_fold=should_fold,
-    )
+    for _ in range(_ROUNDS):
+        fold_constants_ir(
+            folded.model,
+            onnx_shape_inference=True,
+            input_size_limit=_LARGEST_RESULT,
+            output_size_limit=_LARGEST_WEIGHT,
+            should_fold=should_fold,
+        )
+        # Sizes that it finds become Constant nodes; what reads them can be folded once they are stored.
+        if not LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(folded.model).modified:
+            break
     _drop_notes(folded, before)
     folded = folded.clone()  # nodes of branches that were folded away no longer count as readers
     remove_dead(folded)
