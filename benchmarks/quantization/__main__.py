@@ -16,39 +16,28 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from benchmarks.comparison.environment import CACHE, installed_versions, python_of
+from benchmarks.comparison.goals import Goal
+from benchmarks.comparison.processes import REPOSITORY
+from benchmarks.comparison.progress import Progress
+from benchmarks.comparison.tables import WIDTH
 from benchmarks.quantization import rows, sections
 from benchmarks.quantization.cases import CASES, Case
-from benchmarks.quantization.goals import Goal, judge_row
-from benchmarks.quantization.peers import CACHE, ENVIRONMENT, installed_versions, python_of
-from benchmarks.quantization.report import WIDTH, Results, print_case, print_markdown, print_rest
+from benchmarks.quantization.goals import judge_row
+from benchmarks.quantization.peers import ENVIRONMENT
+from benchmarks.quantization.report import Results, print_case, print_markdown, print_rest
 from benchmarks.quantization.rows import Bench, Row, Scale, measure_case
-from benchmarks.quantization.running import REPOSITORY, Runner
+from benchmarks.quantization.running import Runner
 from benchmarks.quantization.tools import ELSEWHERE, PACKAGES, PEERS, Family, is_judged
 from worker.engine.versions import versions
 
 _QUICK_EVALUATE, _QUICK_SECONDS, _SECONDS = 500, 0.5, 6.0
-
-
-class Progress:
-    """A line on standard error for each piece of work, with the time left if the rest goes as what is done."""
-
-    def __init__(self, pieces: int) -> None:
-        self._pieces, self._done, self._start = pieces, 0, time.monotonic()
-
-    def __call__(self, what: str) -> None:
-        """The next piece begins."""
-        elapsed = time.monotonic() - self._start
-        left = elapsed / self._done * (self._pieces - self._done) if self._done else 0.0
-        eta = f", about {left / 60:.1f} min left" if left else ""
-        self._done += 1
-        print(f"[{self._done:3}/{self._pieces}] {elapsed:5.0f} s{eta}: {what}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,8 @@
 """The goals, and how far each figure of ours is from its own. Ours is judged beside peers' results of the same kind."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from benchmarks.comparison.goals import Goal
 from benchmarks.quantization.latency import SETTINGS
 from benchmarks.quantization.quality import Quality
 from benchmarks.quantization.rows import Row
@@ -16,33 +15,6 @@ MOST_RISE_MIB = 64.0
 SHRUNK = 0.95
 BIT_EQUAL_DB = 200.0
 """Stands for the SQNR of outputs without any noise."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure of ours and what it must reach. Without a `value` it is missed, and `note` says why there is none."""
-
-    case: str
-    what: str
-    value: float | None
-    bound: Literal["at most", "at least"]
-    limit: float
-    unit: str
-    note: str = ""
-
-    @property
-    def met(self) -> bool:
-        """Whether it holds."""
-        if self.value is None:
-            return False
-        return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
-
-    @property
-    def margin(self) -> float | None:
-        """By how much it is met, below 0: missed."""
-        if self.value is None:
-            return None
-        return self.limit - self.value if self.bound == "at most" else self.value - self.limit
 
 
 def judge_row(ours: Row, rows: Sequence[Row], *, labelled: bool) -> list[Goal]:

@@ -1,4 +1,4 @@
-"""Makes the environment that NNCF and AIMET-ONNX run in, apart from ours, and tells what an interpreter has.
+"""Makes the environment that NNCF and AIMET-ONNX run in, apart from ours.
 
     python -m benchmarks.quantization.peers                        into ~/.cache/slimline-bench/peers
     python -m benchmarks.quantization.peers --peer-env DIR -- ...  elsewhere; options after -- go to pip
@@ -6,59 +6,11 @@
 Takes a minute and 2 GB. Refuses to install CUDA: give pip an index with a CPU build of torch.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-import venv
-from pathlib import Path
+from benchmarks.comparison.environment import CACHE, install_asked
 
-CACHE = Path.home() / ".cache" / "slimline-bench"
 ENVIRONMENT = CACHE / "peers"
 PINNED = ("torch==2.13.0", "nncf==3.4.0", "aimet-onnx==2.42.0", "onnx==1.23.2", "onnxruntime==1.31.1")
 """Resolve together and were run. ONNX Runtime is the version that also measures, so all write for the same one."""
-_VERSIONS = """
-import importlib.metadata, json, sys
-found = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions()}
-print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))
-"""
-
-
-def python_of(environment: Path) -> Path:
-    """Its interpreter."""
-    return environment / "bin" / "python"
-
-
-def installed_versions(python: str | Path, packages: list[str]) -> dict[str, str]:
-    """Those of `packages` that the interpreter has; none where there is no such interpreter."""
-    if not Path(python).is_file():
-        return {}
-    command = [str(python), "-c", _VERSIONS, *packages]
-    versions: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return versions
-
-
-def install(environment: Path, pip_options: list[str]) -> None:
-    """Make the environment. Exits with a message where pip would bring CUDA."""
-    venv.create(environment, with_pip=True)
-    pip = [str(python_of(environment)), "-m", "pip", "--disable-pip-version-check", "install", *pip_options, *PINNED]
-    trial = subprocess.run(
-        [*pip, "--dry-run", "--quiet", "--report", "-"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    names = [each["metadata"]["name"] for each in json.loads(trial.stdout)["install"]]
-    if cuda := [name for name in names if name.startswith(("nvidia-", "triton"))]:
-        sys.exit(f"pip would install {len(cuda)} packages of CUDA; name an index with a CPU build of torch after --")
-    subprocess.run([*pip, "--quiet"], check=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-env", type=Path, default=ENVIRONMENT, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("pip", nargs="*", help="options for pip, after --")
-    asked = parser.parse_args()
-    install(asked.peer_env, asked.pip)
-    print(installed_versions(python_of(asked.peer_env), [pin.partition("==")[0] for pin in PINNED]))
-
 
 if __name__ == "__main__":
-    main()
+    install_asked(str(__doc__), ENVIRONMENT, PINNED)

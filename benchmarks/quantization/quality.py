@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from benchmarks.quantization.cases import Split
+from benchmarks.comparison.data import Split
 from worker.engine.measure.kernels import count_kernels
 from worker.engine.measure.size import file_bytes
 from worker.engine.session import open_session, run_session

@@ -4,27 +4,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from benchmarks.quantization.goals import Goal
+from benchmarks.comparison.goals import Goal
+from benchmarks.comparison.tables import make_table, number, print_goals, print_missed, short
 from benchmarks.quantization.latency import SETTINGS
 from benchmarks.quantization.quality import Quality, Reference
 from benchmarks.quantization.rows import Row
 from benchmarks.quantization.sections import MIB, SAMPLE_COUNTS, Memory, told_failure
 
-WIDTH = 160
-_LONGEST_NOTE = 60
 _QUALITY: Sequence[tuple[str, Callable[[Quality], str]]] = (
-    ("top-1 %", lambda quality: _number(quality.accuracy)),
-    ("lost pt", lambda quality: _number(quality.drop)),
+    ("top-1 %", lambda quality: number(quality.accuracy)),
+    ("lost pt", lambda quality: number(quality.drop)),
     ("same %", lambda quality: f"{quality.agreement:.2f}"),
     ("SQNR dB", lambda quality: "bit-equal" if quality.sqnr_db is None else f"{quality.sqnr_db:.1f}"),
     ("size", lambda quality: f"{quality.size_ratio:.2f}"),
     ("kernels", lambda quality: f"{quality.integer_kernels}/{quality.float_kernels}/{quality.conversions}"),
 )
+_TITLES = tuple(title for title, _ in _QUALITY)
+_MEASURED = (*_TITLES, *(setting.name for setting in SETTINGS))
+_TAKEN = ("wall s", "CPU s", "+ start", "job s", "peak MiB", "+ MiB")
 LEGEND = """\
 same: predictions equal to the float model's. kernels: integer/float/conversions that ONNX Runtime runs. 1t, 2t: latency
 of the float model over the quantized one's on that many threads, above 1 is faster; b16: batches of 16. wall: file to
@@ -56,19 +56,19 @@ def print_case(reference: Reference, rows: Sequence[Row], console: Console) -> N
     """One model's table, a line for each tool, and why some have no figures."""
     accuracy = reference.accuracy
     told = "has no labels" if accuracy is None else f"has top-1 {accuracy:.2f} %"
-    table = _table(
+    table = make_table(
         f"{reference.model.stem}: float {told}, {len(reference.data.x)} evaluation samples",
-        ("tool", *(title for title, _ in _QUALITY), *(setting.name for setting in SETTINGS)),
-        ("wall s", "CPU s", "+ start", "job s", "peak MiB", "+ MiB"),
+        ("tool", *_MEASURED, *_TAKEN),
+        (*_MEASURED, *_TAKEN),
     )
     for row in rows:
         start = f"{row.run.total_s:.1f}" if row.run.model else "-"
-        times = [*_time_cells(row), start, _number(row.compress_s)]
+        times = [*_time_cells(row), start, number(row.compress_s)]
         table.add_row(_named(row), *_quality_cells(row), *_speed_cells(row), *times, *_memory_cells(row))
     console.print(table)
     for row in rows:
         if row.failure:
-            console.print(f"{row.tool.name}: {_short(row.failure)}", markup=False)
+            console.print(f"{row.tool.name}: {short(row.failure)}", markup=False)
 
 
 def print_rest(results: Results, console: Console) -> None:
@@ -78,7 +78,7 @@ def print_rest(results: Results, console: Console) -> None:
         _print_memory(results.memory, console)
     if results.int4:
         _print_int4(results.int4, console)
-    _print_goals(results.goals, console)
+    print_goals(results.goals, console)
 
 
 def print_markdown(results: Results) -> None:
@@ -89,56 +89,26 @@ def print_markdown(results: Results) -> None:
     print("|---|---|" + "---:|" * len(columns))
     for row in results.rows:
         if row.quality:
-            cells = dict(zip((title for title, _ in _QUALITY), _quality_cells(row), strict=True))
+            cells = dict(zip(_TITLES, _quality_cells(row), strict=True))
             shown = [cells[title] for title in columns[:4]] + _speed_cells(row)[: len(speeds)]
             print("| " + " | ".join((row.case, row.tool.name, *shown, *_time_cells(row), *_memory_cells(row))) + " |")
-    print(f"\n{_met(results.goals)}; missed:\n")
-    for goal in results.goals:
-        if not goal.met:
-            print(f"- {goal.case}: {goal.what} {_measured(goal)}, goal {goal.bound} {goal.limit:.2f} ({goal.note})")
+    print_missed(results.goals)
 
 
 def _print_memory(found: Sequence[Memory], console: Console) -> None:
-    table = _table("peak memory of calibrating, MiB", ("tool", *(f"{count} samples" for count in SAMPLE_COUNTS)))
+    table = make_table("peak memory of calibrating, MiB", ("tool", *(f"{count} samples" for count in SAMPLE_COUNTS)))
     for each in found:
-        table.add_row(each.tool, *map(_number, each.peaks), escape(_short(each.failure)))
+        table.add_row(each.tool, *map(number, each.peaks), escape(short(each.failure)))
     console.print(table)
 
 
 def _print_int4(rows: Sequence[Row], console: Console) -> None:
-    table = _table("4-bit weights", ("model", "tool", *(title for title, _ in _QUALITY), "wall s", "CPU s"))
+    table = make_table("4-bit weights", ("model", "tool", *_TITLES, "wall s", "CPU s"), (*_TITLES, "wall s", "CPU s"))
     for row in rows:
         table.add_row(
-            row.case, row.tool.name, *_quality_cells(row), _time_cells(row)[0], escape(_short(told_failure(row)))
+            row.case, row.tool.name, *_quality_cells(row), _time_cells(row)[0], escape(short(told_failure(row)))
         )
     console.print(table)
-
-
-def _print_goals(goals: Sequence[Goal], console: Console) -> None:
-    table = _table("goals", ("", "model", "figure", "measured", "goal", "by", "note"))
-    for goal in goals:
-        table.add_row(
-            "MET" if goal.met else "[bold red]MISSED",
-            goal.case,
-            goal.what,
-            _measured(goal),
-            f"{goal.bound} {goal.limit:.2f}",
-            "" if goal.margin is None else f"{goal.margin:+.2f}",
-            escape(_short(goal.note)),
-        )
-    console.print(table)
-    console.print(_met(goals))
-
-
-def _table(title: str, columns: Sequence[str], more: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (*columns, *more):
-        table.add_column(column, justify="right" if column in (*more, *_RIGHT) else "left", no_wrap=column != "note")
-    return table
-
-
-_FIGURES = ("wall s", "CPU s", "measured", "by")
-_RIGHT = (*(title for title, _ in _QUALITY), *(setting.name for setting in SETTINGS), *_FIGURES)
 
 
 def _named(row: Row) -> str:
@@ -163,20 +133,3 @@ def _memory_cells(row: Row) -> list[str]:
     answer = row.run.answer
     sizes = answer.peak_bytes, answer.peak_bytes - answer.before_bytes
     return [f"{size / MIB:.0f}" if row.run.model else "-" for size in sizes]
-
-
-def _measured(goal: Goal) -> str:
-    return "nothing" if goal.value is None else f"{goal.value:.2f} {goal.unit}"
-
-
-def _met(goals: Sequence[Goal]) -> str:
-    return f"{sum(goal.met for goal in goals)} of {len(goals)} goals are met"
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_NOTE else line[: _LONGEST_NOTE - 3] + "..."
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

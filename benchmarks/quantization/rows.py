@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from app.contracts.failure import SlimlineError
-from benchmarks.quantization.cases import Case, Split, input_name
-from benchmarks.quantization.latency import SETTINGS, speed_ups
+from benchmarks.comparison.data import Split
+from benchmarks.comparison.latency import speed_ups
+from benchmarks.quantization.cases import Case, input_name
+from benchmarks.quantization.latency import SETTINGS
 from benchmarks.quantization.quality import Quality, Reference, measure_quality, measure_reference
 from benchmarks.quantization.running import Run, Runner
 from benchmarks.quantization.tools import Family, Tool, tools_for

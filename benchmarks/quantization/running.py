@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison.processes import carry_out
 from benchmarks.quantization.compressors.order import Answer, Order
 from benchmarks.quantization.tools import Family, Tool
 
-REPOSITORY = Path(__file__).parents[2]
 COMPRESSORS = Path(__file__).with_name("compressors")
 LIMIT_S = 1800
 
@@ -78,26 +77,14 @@ class Runner:
 
     def _start(self, tool: Tool, order: Order) -> Run:
         order.answer.unlink(missing_ok=True)
-        command = [self.interpreters[tool.family], "-m", f"benchmarks.quantization.compressors.{tool.family}"]
+        module = f"benchmarks.quantization.compressors.{tool.family}"
         started = time.perf_counter()
-        died = _carry_out(command, order)
+        died = carry_out(self.interpreters[tool.family], module, order.dump(), LIMIT_S)
         total = time.perf_counter() - started
         if not order.answer.is_file():
             return Run(Answer(0.0, 0.0, 0, 0, died), total, None)
         answer = Answer(**json.loads(order.answer.read_text()))
         return Run(answer, total, None if answer.failure else order.output)
-
-
-def _carry_out(command: list[str], order: Order) -> str:
-    """How the process ended, for where it left no answer."""
-    try:
-        process = subprocess.run(
-            command, input=order.dump(), capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"took over {LIMIT_S} s"
-    last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    return f"ended with code {process.returncode}: {last}"
 
 
 def _load(record: Path) -> Run:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quantization.cases import CASES, Case, Split, input_name, load_digits
-from benchmarks.quantization.goals import Goal, judge_int4, judge_memory
+from benchmarks.comparison.data import Split, load_digits
+from benchmarks.comparison.goals import Goal
+from benchmarks.quantization.cases import CASES, Case, input_name
+from benchmarks.quantization.goals import judge_int4, judge_memory
 from benchmarks.quantization.rows import Bench, Row, measure_tool
 from benchmarks.quantization.tools import OURS, PERCENTILE, Family, Tool
 

@@ -63,18 +63,7 @@ class Entry:
 
     def program(self, *, opset: int = OPSET, is_optimized: bool = True) -> ONNXProgram:
         """The export in memory. Without the exporter's optimizer, weights keep their names, forms and ties."""
-        with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                self.build(),
-                kwargs=self.example(),
-                opset_version=opset,
-                dynamic_shapes={name: dict(self.dynamic.get(name, {})) for name in self.example()},
-                input_names=list(self.example()),
-                optimize=is_optimized,
-                verbose=False,
-            )
-        assert program is not None
-        return program
+        return export_module(self.build(), self.example(), self.dynamic, opset=opset, is_optimized=is_optimized)
 
     def export(self, path: Path) -> None:
         """Write the model as a user of `torch.onnx.export` would."""
@@ -114,6 +103,29 @@ class Exported:
     """Without the exporter's optimizer: weights keep their names, forms and ties."""
     optimized: Path
     """As the exporter gives it by default: BatchNorm folded, weights transposed and renamed, ties gone."""
+
+
+def export_module(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    dynamic: Mapping[str, Mapping[int, str]],
+    *,
+    opset: int = OPSET,
+    is_optimized: bool = True,
+) -> ONNXProgram:
+    """The export of any module in memory, as `Entry.program` gives it of those in the zoo."""
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            kwargs=dict(inputs),
+            opset_version=opset,
+            dynamic_shapes={name: dict(dynamic.get(name, {})) for name in inputs},
+            input_names=list(inputs),
+            optimize=is_optimized,
+            verbose=False,
+        )
+    assert program is not None
+    return program
 
 
 def outputs_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Builders of tiny models for the engine's tests. Each fixture gives a function that makes an onnx.ModelProto."""
+"""Tiny models for the engine's tests: builders that make an onnx.ModelProto, and exports of the zoo."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +6,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.zoo import zoo
+from benchmarks.zoo.entry import Exported
 
 Builder = Callable[..., onnx.ModelProto]
 
@@ -228,3 +231,25 @@ def make_attention() -> Builder:
 @pytest.fixture(scope="session")
 def make_if_model() -> Builder:
     return _if_model
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """`export(name)` -> the tiny model of that name in the zoo, exported once per session."""
+    folder = tmp_path_factory.mktemp("exports")
+    done: dict[str, Exported] = {}
+
+    def export_once(name: str) -> Exported:
+        if name not in done:
+            done[name] = zoo("tiny")[name].export_both(folder)
+        return done[name]
+
+    return export_once
+
+
+@pytest.fixture(
+    scope="session", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"zoo-{name}")) for name in zoo("tiny")]
+)
+def exported(request: pytest.FixtureRequest, export: Callable[[str], Exported]) -> Exported:
+    """Each tiny model of the zoo in turn, or those that a test names by indirect parametrization."""
+    return export(request.param)

@@ -1,4 +1,4 @@
-"""Runs single nodes through TorchGraph, alone or beside onnx's ReferenceEvaluator; exports the models of the zoo."""
+"""Runs single nodes through TorchGraph, alone or beside onnx's ReferenceEvaluator."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,8 +10,6 @@ import torch
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from benchmarks.zoo import zoo
-from benchmarks.zoo.entry import Exported
 from worker.engine import Graph, TorchGraph
 
 NodeRunner = Callable[..., list[np.ndarray]]
@@ -84,25 +82,3 @@ def expect_node(run_node: NodeRunner) -> NodeRunner:
         return got
 
     return expect
-
-
-@pytest.fixture(scope="session")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """`export(name)` -> the tiny model of that name in the zoo, exported once per session."""
-    folder = tmp_path_factory.mktemp("exports")
-    done: dict[str, Exported] = {}
-
-    def export_once(name: str) -> Exported:
-        if name not in done:
-            done[name] = zoo("tiny")[name].export_both(folder)
-        return done[name]
-
-    return export_once
-
-
-@pytest.fixture(
-    scope="session", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"zoo-{name}")) for name in zoo("tiny")]
-)
-def exported(request: pytest.FixtureRequest, export: Callable[[str], Exported]) -> Exported:
-    """Each tiny model of the zoo in turn, or those that a test names by indirect parametrization."""
-    return export(request.param)
