@@ -12,8 +12,8 @@ from app.contracts.failure import SlimlineError
 from benchmarks.comparison.latency import speed_ups
 from benchmarks.pruning.running import Run
 from benchmarks.pruning.structure import attention_widths, mlp_widths
-from worker.engine.graph import Graph
 from worker.engine.graph.cost import count_weights, macs
+from worker.engine.ingest import ingest_model
 from worker.engine.session import open_session, run_session
 
 Feed = Mapping[str, NDArray[Any]]
@@ -82,7 +82,7 @@ def race(original: Path, results: Sequence[Pruned], feed: Feed, seconds: float) 
 
 
 def _left(original: Path, pruned: Path, feed: Feed) -> Left:
-    graphs = [Graph.load(path) for path in (original, pruned)]
+    graphs = [ingest_model(path)[0] for path in (original, pruned)]  # as uploaded, weights may be in Constant nodes
     weights = [count_weights(graph).count for graph in graphs]
     costs = [macs(graph) for graph in graphs]
     return Left(

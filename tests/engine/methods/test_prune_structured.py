@@ -64,16 +64,23 @@ def test_a_share_of_each_group_goes(apply_step: Apply, residual_net: onnx.ModelP
     assert "output 'y'" in str(told["head"].reason)
 
 
-def test_what_is_least_by_norm_goes(apply_step: Apply, residual_net: onnx.ModelProto) -> None:
+def test_what_is_read_least_goes(apply_step: Apply, residual_net: onnx.ModelProto) -> None:
+    weights = {each.name: each for each in residual_net.graph.initializer}
+    inner, outer = (numpy_helper.to_array(weights[f"{name}.weight"]).copy() for name in ("inner", "outer"))
+    outer[:, ::2] *= 0.01
+    weights["outer.weight"].CopyFrom(numpy_helper.from_array(outer, "outer.weight"))
+    for criterion in ("l1", "l2"):
+        recipe = f"prune.structured:amount=0.5,include=inner,restore=false,criterion={criterion}"
+        assert np.array_equal(apply_step(residual_net, recipe).after.array("inner.weight"), inner[1::2])
+
+
+def test_what_computes_nothing_goes_first(apply_step: Apply, residual_net: onnx.ModelProto) -> None:
     weights = {each.name: each for each in residual_net.graph.initializer}
     inner = numpy_helper.to_array(weights["inner.weight"]).copy()
-    inner[::2] *= 0.01
+    inner[::2] = 0
     weights["inner.weight"].CopyFrom(numpy_helper.from_array(inner, "inner.weight"))
-    for criterion in ("l1", "l2"):
-        found = apply_step(
-            residual_net, f"prune.structured:amount=0.5,include=inner,restore=false,criterion={criterion}"
-        )
-        assert np.array_equal(found.after.array("inner.weight"), inner[1::2])
+    found = apply_step(residual_net, "prune.structured:amount=0.5,include=inner,restore=false")
+    assert np.array_equal(found.after.array("inner.weight"), inner[1::2])
 
 
 def test_channels_left_are_a_multiple(apply_step: Apply, residual_net: onnx.ModelProto) -> None:

@@ -16,6 +16,9 @@ from worker.engine.samples import Samples
 from worker.engine.tensors import importance
 
 Scores = NDArray[np.float64]
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_DEAD = 1e-6
+"""Share of the largest score of what makes a unit below which it makes nothing."""
 _MATRIX = 2
 _BATCH_NORM_SCALE = 1
 _SCORED = 0.3
@@ -31,7 +34,9 @@ def score_units(groups: Groups, chosen: Sequence[Group], step: PruneStructured, 
     """The importance of every unit: 0 for those not in `chosen` groups.
 
     Of norms, each stored matrix that units are slices of adds its slices' score over the mean of them, so that large
-    matrices do not drown small ones (group importance, Fang et al. 2023). Raises SlimlineError NOTHING_TO_SCORE.
+    matrices do not drown small ones (group importance, Fang et al. 2023). Of channels that convolutions read, only the
+    weights that read them count: a BatchNormalization, there or folded in, scales what makes them, which says little.
+    Raises SlimlineError NOTHING_TO_SCORE.
     """
     match step.criterion:
         case "random":
@@ -44,6 +49,8 @@ def score_units(groups: Groups, chosen: Sequence[Group], step: PruneStructured, 
 
 def _by_weights(graph: Graph, groups: Sequence[Group], criterion: str, count: int) -> Scores:
     scores = np.zeros(count)
+    outputs = {(weight.name, layer.output_axis): layer.op for layer in graph.layers() for weight in layer.weights}
+    readers = {name for name, uses in _uses(graph).items() if not uses.isdisjoint(_CONVOLUTIONS)}
     for group in groups:
         members = _members(graph, group, criterion)
         if not members:
@@ -53,9 +60,31 @@ def _by_weights(graph: Graph, groups: Sequence[Group], criterion: str, count: in
                 node=group.layers[0],
                 hint="Exporters fold it into convolutions. Use `criterion: l2`, or leave such layers out.",
             )
-        for member in members:
-            scores[group.units] += _score_member(graph, member, criterion, count)[group.units]
+        made, read = (
+            [each for each in members if ((each.constant, each.axis) in outputs) == is_output]
+            for is_output in (True, False)
+        )
+        if any(each.constant in readers for each in read) and criterion in _NORMS:
+            own = _sum_scores(graph, read, criterion, count) * _is_alive(_sum_scores(graph, made, criterion, count))
+        else:
+            own = _sum_scores(graph, members, criterion, count)
+        scores[group.units] = own[group.units]
     return scores
+
+
+def _uses(graph: Graph) -> dict[str, set[str]]:
+    """By the name of each stored tensor the operators that read it."""
+    return {value.name or "": {node.op_type for node, _ in value.uses()} for value in graph.initializers()}
+
+
+def _is_alive(made: Scores) -> NDArray[np.bool_]:
+    """Whether anything is computed for a unit at all; those of which nothing is go first."""
+    alive: NDArray[np.bool_] = made >= _DEAD * made.max(initial=0.0)
+    return alive
+
+
+def _sum_scores(graph: Graph, members: Sequence[Member], criterion: str, count: int) -> Scores:
+    return sum((_score_member(graph, member, criterion, count) for member in members), np.zeros(count))
 
 
 def _by_gradients(groups: Groups, chosen: Sequence[Group], step: PruneStructured, context: StepContext) -> Scores:
