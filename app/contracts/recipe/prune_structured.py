@@ -62,12 +62,12 @@ class PruneStructured(Step):
     )
     criterion: Criterion = Field(
         "l2",
-        description="What makes a channel matter: norms of its weights, of the convolutions that read it where such do; "
-        "fpgm: its distance from the others; bn_scale: the scale of its BatchNormalization; taylor: what the outputs "
-        "would change by, over calibration data",
+        description="What makes a channel matter: norms of its weights, or of those of convolutions that read it; "
+        "fpgm: its distance from the others; bn_scale: the scale of its BatchNormalization; taylor: how much the "
+        "outputs would change, over calibration data",
     )
     scope: Literal["layer", "global"] = Field(
-        "layer", description="The same share of every layer; or the least channels of all, against their layer's mean"
+        "layer", description="The same share of every layer; or the least of all channels, against their layer's mean"
     )
     allocate: Literal["uniform", "sensitivity"] = Field(
         "uniform",
