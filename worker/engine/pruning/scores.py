@@ -49,25 +49,16 @@ def score_units(groups: Groups, chosen: Sequence[Group], step: PruneStructured, 
 
 def _by_weights(graph: Graph, groups: Sequence[Group], criterion: str, count: int) -> Scores:
     scores = np.zeros(count)
-    outputs = {(weight.name, layer.output_axis): layer.op for layer in graph.layers() for weight in layer.weights}
-    readers = {name for name, uses in _uses(graph).items() if not uses.isdisjoint(_CONVOLUTIONS)}
+    outputs = {(weight.name, layer.output_axis) for layer in graph.layers() for weight in layer.weights}
+    uses = _uses(graph)
     for group in groups:
         members = _members(graph, group, criterion)
-        if not members:
-            raise SlimlineError(
-                "NOTHING_TO_SCORE",
-                f"{criterion} reads scales of BatchNormalization, and the channels of {group.layers[0]!r} have none",
-                node=group.layers[0],
-                hint="Exporters fold it into convolutions. Use `criterion: l2`, or leave such layers out.",
-            )
-        made, read = (
-            [each for each in members if ((each.constant, each.axis) in outputs) == is_output]
-            for is_output in (True, False)
-        )
-        if any(each.constant in readers for each in read) and criterion in _NORMS:
-            own = _sum_scores(graph, read, criterion, count) * _is_alive(_sum_scores(graph, made, criterion, count))
-        else:
-            own = _sum_scores(graph, members, criterion, count)
+        made = [each for each in members if (each.constant, each.axis) in outputs]
+        read = [each for each in members if (each.constant, each.axis) not in outputs]
+        own = _sum_scores(graph, members, criterion, count)
+        if criterion in _NORMS and any(not _CONVOLUTIONS.isdisjoint(uses[each.constant]) for each in read):
+            is_made = _is_alive(_sum_scores(graph, made, criterion, count))
+            own = _sum_scores(graph, read, criterion, count) * is_made
         scores[group.units] = own[group.units]
     return scores
 
@@ -101,9 +92,18 @@ def _by_gradients(groups: Groups, chosen: Sequence[Group], step: PruneStructured
 
 
 def _members(graph: Graph, group: Group, criterion: str) -> list[Member]:
-    if criterion == "bn_scale":
-        return [member for member in group.members if _is_batch_norm_scale(graph, member)]
-    return [member for member in group.members if graph.array(member.constant).ndim >= _MATRIX]
+    """What the criterion reads of a group."""
+    if criterion != "bn_scale":
+        return [member for member in group.members if graph.array(member.constant).ndim >= _MATRIX]
+    scales = [member for member in group.members if _is_batch_norm_scale(graph, member)]
+    if not scales:
+        raise SlimlineError(
+            "NOTHING_TO_SCORE",
+            f"bn_scale reads scales of BatchNormalization, and the channels of {group.layers[0]!r} have none",
+            node=group.layers[0],
+            hint="Exporters fold it into convolutions. Use `criterion: l2`, or leave such layers out.",
+        )
+    return scales
 
 
 def _is_batch_norm_scale(graph: Graph, member: Member) -> bool:

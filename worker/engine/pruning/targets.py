@@ -1,6 +1,6 @@
 """How many of a plan's blocks go until a target is met. What is measured is a ratio of the graph to the one before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from app.contracts.failure import SlimlineError
 from worker.engine.graph import Graph
@@ -78,12 +78,3 @@ def _fill(groups: Groups, plan: Plan, low: int, wanted: float, measure: Measure)
         else:
             closed.add(block.group)
     return nearest
-
-
-def told(names: Sequence[str], graph: Graph, pruned: Graph) -> str:
-    """What is left, in words."""
-    found = {"parameters": count_weights(pruned).count / max(1, count_weights(graph).count)}
-    before, after = macs(graph), macs(pruned)
-    if before and after:
-        found["MACs"] = after / before
-    return ", ".join(f"{100 * found[name]:.1f} % of the {name}" for name in names if name in found)
