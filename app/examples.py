@@ -85,6 +85,7 @@ JOB: dict[str, Any] = {
         "versions": {"slimline": "0.1.0", "onnxruntime": "1.31.1"},
         "model_sha256": _SHA256,
         "data_sha256": {"calibrate": _SHA256},
+        "other_models_sha256": {},
     },
     "engine_s": 7.1,
     "notes": [],

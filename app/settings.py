@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(2, gt=0, description="How often a worker renews the lease of a job, seconds")
     lease_s: float = Field(30, gt=0, description="A job whose lease was not renewed for so long is queued again")
     sweep_s: float = Field(10, gt=0, description="How often the sweeper looks for lost messages and ended leases")
-    max_attempts: int = Field(3, ge=1, description="Starts of one job before it fails for good")
+    max_attempts: int = Field(3, ge=1, description="Starts of one job that get no further before it fails for good")
     events_per_job: int = Field(
         10_000, ge=100, description="Stored events of one job; progress beyond it is not stored"
     )

@@ -1,16 +1,22 @@
-"""Fixtures every test may use: the sample models and data, and the real services (Valkey, PostgreSQL, S3)."""
+"""Fixtures every test may use: the sample models and data, the real services (Valkey, PostgreSQL, S3), and ours."""
 
+import json
 import os
+import re
+import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 from sqlalchemy import create_engine, text
@@ -19,6 +25,8 @@ import worker.engine  # noqa: F401 - sets what torch reads when a test imports i
 
 COMPOSE_FILE = Path(__file__).parents[1] / "docker-compose.yml"
 S3_START_S = 60
+READY_S = 60
+STOP_S = 40
 
 
 @pytest.fixture(scope="session")
@@ -172,3 +180,114 @@ def _wait_for_s3(here: S3Server, server: subprocess.Popen[bytes], log: Path) -> 
             time.sleep(0.1)
         else:
             return
+
+
+@dataclass
+class Up:
+    """`slimline up` on a data folder, as a user runs it; `start` may be called again after `stop`."""
+
+    data: Path
+    url: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    @property
+    def log(self) -> Path:
+        return self.data.with_suffix(".log")
+
+    def start(self) -> "Up":
+        command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data", str(self.data)]
+        # A cancel is heard with the next heartbeat; jobs here are too short for the default of two seconds.
+        environment = {**os.environ, "SLIMLINE_HEARTBEAT_S": "0.2", **self.environment}
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        assert self.process.stdout
+        first = self.process.stdout.readline()
+        found = re.search(r"http://\S+", first)
+        assert found, f"{first}{self.log.read_text()[-2000:]}"
+        self.url = found[0]
+        deadline = time.monotonic() + READY_S
+        while not self.is_ready():
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            assert self.process.poll() is None, self.log.read_text()[-4000:]
+            time.sleep(0.1)
+        return self
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """The exit status."""
+        assert self.process
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        self.process.communicate(timeout=STOP_S)
+        return self.process.returncode
+
+    def curl(self, *arguments: str, cwd: Path | None = None) -> str:
+        """What curl prints; paths in `arguments` begin with / and stand behind the URL."""
+        words = [f"{self.url}{word}" if word.startswith("/v1") else word for word in arguments]
+        done = subprocess.run(
+            ["curl", "-sS", *words], capture_output=True, text=True, timeout=120, check=False, cwd=cwd
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def ask(self, *arguments: str) -> Any:
+        """The JSON that curl prints."""
+        return json.loads(self.curl(*arguments))
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return self.ask("-d", json.dumps(body), "-H", "content-type: application/json", path)
+
+    def upload(self, kind: str, file: Path) -> str:
+        """The id of the new resource."""
+        return str(self.ask("-F", f"file=@{file}", f"/v1/{kind}")["id"])
+
+    def finish(self, job_id: str) -> Any:
+        """The job once its state is final."""
+        for _ in range(8):
+            job = self.ask(f"/v1/jobs/{job_id}?wait=30")
+            if job["state"] in ("succeeded", "failed", "cancelled"):
+                return job
+        raise AssertionError(f"{job} is not over; {self.log.read_text()[-4000:]}")
+
+    def until(self, job_id: str, holds: Callable[[Any], bool]) -> Any:
+        """The job once `holds`, which must come before its end."""
+        deadline = time.monotonic() + 60
+        while not holds(job := self.ask(f"/v1/jobs/{job_id}")):
+            assert job["state"] in ("queued", "running", "cancelling"), job
+            assert time.monotonic() < deadline, job
+            time.sleep(0.05)
+        return job
+
+    def run_cli(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """`slimline …` against this server."""
+        return subprocess.run(
+            [sys.executable, "-m", "app.cli", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=cwd,
+            env={**os.environ, "SLIMLINE_URL": self.url},
+        )
+
+
+@pytest.fixture(scope="session")
+def make_up() -> Callable[[Path], Up]:
+    """Gives a server on a data folder, not yet started."""
+    return Up
+
+
+@pytest.fixture
+def own_up(tmp_path: Path) -> Iterator[Up]:
+    """A server of the test's own, not yet started."""
+    up = Up(tmp_path / "data")
+    yield up
+    if up.process and up.process.poll() is None:
+        up.process.kill()
+        up.process.communicate()

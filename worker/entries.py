@@ -27,12 +27,20 @@ class Upload(BaseModel):
 
 
 class Compression(BaseModel):
-    """A job whose files were fetched. `resume` is the last recipe step done, from 0, and the name of its checkpoint."""
+    """A job whose files were fetched.
+
+    `resume` is the last recipe step done, from 0, and the name of its checkpoint; `within` the step that was at work,
+    and the name of what it had left. `models` are teachers and students by id, `step_graphs` the names of checkpoints
+    of steps that teach later ones.
+    """
 
     spec: JobSpec
     model: Upload
+    models: dict[str, Upload] = {}
     data: dict[DataRole, Upload]
     resume: tuple[int, str] | None = None
+    within: tuple[int, str] | None = None
+    step_graphs: dict[int, str] = {}
 
 
 def ingest_model(arguments: dict[str, Any], say: Say) -> None:
@@ -85,6 +93,9 @@ def compress(arguments: dict[str, Any], say: Say) -> None:
         targets=spec.targets,
         seed=spec.seed,
         device=spec.device,
+        models={id_: folder / file.name for id_, file in work.models.items()},
         resume_from=(work.resume[0], folder / work.resume[1]) if work.resume else None,
+        resume_within=(work.within[0], folder / work.within[1]) if work.within else None,
+        step_graphs={step: folder / name for step, name in work.step_graphs.items()},
     )
     run(job, say)

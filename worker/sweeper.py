@@ -15,6 +15,7 @@ from app.contracts.messages import Queue
 from app.dispatch import make_celery
 from app.settings import Settings
 from worker.reporter import Reporter
+from worker.workspace import Workspaces
 
 _log = structlog.get_logger(__name__)
 
@@ -22,11 +23,13 @@ _log = structlog.get_logger(__name__)
 def sweep_until(stopped: threading.Event, settings: Settings) -> None:
     """Sweep now and then every `settings.sweep_s` seconds, until `stopped` is set."""
     reporter = Reporter(settings)
+    workspaces = Workspaces.open(settings)
     broker = make_celery(settings.broker)
     try:
         while not stopped.is_set():
             try:
-                reporter.sweep(find_drained(broker))
+                for sha256 in reporter.sweep(find_drained(broker)):
+                    workspaces.discard(sha256)
             except SQLAlchemyError:
                 _log.exception("the sweep failed; it is tried again")
             stopped.wait(settings.sweep_s)

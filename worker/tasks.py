@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar, assert_never
 
 import structlog
 
-from app.contracts.events import Checkpoint, Finished, Log, Measured, Progress
+from app.contracts.events import Checkpoint, Finished, Log, Measured, PartialCheckpoint, Progress, Trained
 from app.contracts.facts import DatasetFacts, ModelFacts
-from app.contracts.failure import Failure
+from app.contracts.failure import Failure, SlimlineError
 from app.settings import Settings
 from worker import entries
 from worker.child import Order, explain
@@ -32,13 +32,14 @@ from worker.outcome import (
     failure_of,
 )
 from worker.pipe import Checked, ChildEvent, Say
-from worker.reporter import AttemptLostError, Claim, IngestAttempt, Input, JobAttempt, Reporter
+from worker.reporter import AttemptLostError, IngestAttempt, Input, JobAttempt, Reporter
 from worker.supervisor import Command, Supervisor, Watch
 from worker.workspace import Workspace, Workspaces
 
 Entry = Callable[[dict[str, Any], Say], None]
 Claimed = TypeVar("Claimed")
 
+_LOST = {"BLOB_MISSING", "BLOB_CORRUPT"}
 _GPU = Path("/dev/nvidiactl")
 _log = structlog.get_logger(__name__)
 
@@ -147,7 +148,7 @@ class Tasks:
         watch = Watch(spec.limits.run_s, self._settings.memory_limit, partial(_pass_on, job, workspace), on_tick)
         order = Order(
             entry=_name(entries.compress),
-            arguments=_fetch_inputs(job.claim, workspace).model_dump(mode="json"),
+            arguments=_fetch_inputs(job, workspace).model_dump(mode="json"),
             confinement=self._confine(spec.limits.run_s, may_use_gpu=spec.device != "cpu"),
         )
         return self._supervisor.run(order, workspace.folder, watch)
@@ -186,23 +187,45 @@ class Tasks:
 
 def _pass_on(job: JobAttempt, workspace: Workspace, event: ChildEvent) -> None:
     match event:
-        case Progress() | Log() | Measured():
+        case Progress() | Log() | Measured() | Trained():
             job.record(event)
         case Checkpoint(step=step, path=path) if not workspace.is_in_parts(path):
-            job.save_checkpoint(step, workspace.keep(path).sha256)
+            if superseded := job.save_checkpoint(step, workspace.keep(path).sha256):
+                workspace.discard(superseded)
+        case PartialCheckpoint(step=step, path=path) if job.can_resume_within(step):
+            blob = workspace.keep_if_there(path)
+            if blob and (superseded := job.save_partial_checkpoint(step, blob.sha256)):
+                workspace.discard(superseded)
 
 
-def _fetch_inputs(claim: Claim, workspace: Workspace) -> entries.Compression:
-    resume = None
+def _fetch_inputs(job: JobAttempt, workspace: Workspace) -> entries.Compression:
+    claim, resume = job.claim, None
     if claim.checkpoint:
         step, sha256 = claim.checkpoint
         resume = (step, workspace.fetch(sha256, "resumed.onnx"))
     return entries.Compression(
         spec=claim.spec,
         model=_fetch(claim.model, "model", workspace),
+        models={id_: _fetch(file, id_, workspace) for id_, file in claim.other_models.items()},
         data={role: _fetch(file, role.value, workspace) for role, file in claim.data.items()},
         resume=resume,
+        within=_fetch_partial(job, workspace),
+        step_graphs={step: workspace.fetch(sha256, f"resumed-{step}.onnx") for step, sha256 in claim.graphs.items()},
     )
+
+
+def _fetch_partial(job: JobAttempt, workspace: Workspace) -> tuple[int, str] | None:
+    """What the step at work had left; None, too, where it is lost, and then the step begins anew."""
+    if job.claim.partial_checkpoint is None:
+        return None
+    step, sha256 = job.claim.partial_checkpoint
+    try:
+        return step, workspace.fetch(sha256, "resumed.npz")
+    except SlimlineError as error:
+        if error.failure.code not in _LOST:
+            raise
+        job.record(Log(level="warning", message=f"step {step + 1} begins anew: {error.failure.message}"))
+        return None
 
 
 def _fetch(file: Input, name: str, workspace: Workspace) -> entries.Upload:

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import structlog
+
 from app.contracts.events import ArtifactFile
 from app.contracts.failure import FaultKind, SlimlineError
 from app.settings import Settings
 from app.storage import Blob, BlobStore, open_store
+
+_log = structlog.get_logger(__name__)
 
 
 class Workspaces:
@@ -41,6 +45,10 @@ class Workspaces:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
+
+    def discard(self, sha256: str) -> None:
+        """Remove a blob that no row refers to any more."""
+        _discard(self._store, sha256)
 
     def remove_abandoned(self) -> None:
         """Remove the workspaces of dead workers."""
@@ -77,6 +85,19 @@ class Workspace:
             )
         return self._store.put_file(path)
 
+    def keep_if_there(self, name: str) -> Blob | None:
+        """`keep`; None where the child has removed the file since, for one newer."""
+        try:
+            return self.keep(name)
+        except (SlimlineError, FileNotFoundError):
+            if os.path.lexists(self.folder / name):
+                raise
+            return None
+
+    def discard(self, sha256: str) -> None:
+        """Remove a blob that no row refers to any more."""
+        _discard(self._store, sha256)
+
     def keep_artifact(self, file: ArtifactFile) -> None:
         """Store an artifact. Raises SlimlineError ENGINE_DEFECT when it is not the one that was measured."""
         if self.keep(file.path).sha256 != file.sha256:
@@ -85,6 +106,13 @@ class Workspace:
     def is_in_parts(self, name: str) -> bool:
         """Whether the graph `name` has its large tensors in a file beside it."""
         return (self.folder / f"{name}.data").exists()
+
+
+def _discard(store: BlobStore, sha256: str) -> None:
+    try:
+        store.delete(sha256)
+    except SlimlineError as error:  # it takes room, and does no other harm
+        _log.warning("a blob that nothing needs could not be removed", sha256=sha256, reason=str(error))
 
 
 def _defect(message: str, name: str) -> SlimlineError:

@@ -21,9 +21,10 @@ from app.cli.job_options import (
 from app.cli.job_report import exit_code, print_report
 from app.cli.output import AsJson, print_json
 from app.cli.progress import follow_job
-from app.cli.sources import require_sources, send, send_data
+from app.cli.sources import require_sources, send, send_data, send_recipe
 from app.client import Client, Resource
 from app.contracts.job_spec import Device, Task
+from app.contracts.references import find_other_models
 
 
 def compress(  # noqa: PLR0913  the parameters of a command are its options
@@ -55,18 +56,17 @@ def compress(  # noqa: PLR0913  the parameters of a command are its options
     sources = {"calibrate": calibrate, "evaluate": evaluate, "train": train}
     roles = {role: source for role, source in sources.items() if source is not None}
     with connect(url) as client:
-        preprocessing = read_preprocess(preprocess)
+        preprocessing, steps = read_preprocess(preprocess), read_recipe(recipe)
         spec = {
-            "recipe": [step.model_dump(mode="json", exclude_unset=True) for step in read_recipe(recipe)],
             "targets": read_targets(target or []).model_dump(exclude_none=True),
             "preprocess": preprocessing.model_dump(mode="json", exclude_unset=True) if preprocessing else None,
             "task": task,
             "seed": seed,
             "device": device,
         }
-        require_sources(model, roles.values())
-        data = send_data(client, roles)
-        job = _run(client, {**spec, "model": send(client, "models", model), "data": data})
+        require_sources([model, *find_other_models(steps)], roles.values())
+        sent = {"data": send_data(client, roles), "recipe": send_recipe(client, steps)}
+        job = _run(client, {**spec, **sent, "model": send(client, "models", model)})
         for artifact in job["artifacts"][:1]:
             save_artifact(client, artifact, output)
     if as_json:

@@ -10,9 +10,10 @@ from app.cli.inputs import read_recipe
 from app.cli.job_options import DataOption, ModelArgument, RecipeOption
 from app.cli.output import AsJson, build_table, print_json, print_table
 from app.cli.quantities import show_share
-from app.cli.sources import require_sources, send, send_data
+from app.cli.sources import require_sources, send, send_data, send_recipe
 from app.client import Resource
 from app.contracts.preflight import LayerPlan, StepPlan
+from app.contracts.references import find_other_models
 
 _STEPS = TypeAdapter(list[StepPlan])
 _TEXT = ("layer", "operator", "can go", "tied to", "remark")
@@ -38,11 +39,12 @@ def preflight(  # noqa: PLR0913  the parameters of a command are its options
     sources = {"calibrate": calibrate, "evaluate": evaluate, "train": train}
     roles = {role: source for role, source in sources.items() if source is not None}
     with connect(url) as client:
-        steps = [step.model_dump(mode="json", exclude_unset=True) for step in read_recipe(recipe)]
-        require_sources(model, roles.values())
+        steps = read_recipe(recipe)
+        require_sources([model, *find_other_models(steps)], roles.values())
         model_id = send(client, "models", model)
         client.wait_until_checked("models", model_id)
-        found = client.preflight({"model": model_id, "recipe": steps, "data": send_data(client, roles)})
+        sent = {"recipe": send_recipe(client, steps), "data": send_data(client, roles)}
+        found = client.preflight({"model": model_id, **sent})
     if as_json:
         print_json(found)
     else:

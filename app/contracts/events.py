@@ -49,6 +49,39 @@ class Checkpoint(BaseModel):
     path: str
 
 
+class PartialCheckpoint(BaseModel):
+    """What step `step` (from 0) has done so far was written to `path`: a retry goes on from there, within the step."""
+
+    type: Literal["partial_checkpoint"] = "partial_checkpoint"
+    step: int
+    path: str
+
+
+class Trained(BaseModel):
+    """A point of the loss curve: an epoch that ended, or the state before the first."""
+
+    type: Literal["trained"] = "trained"
+    step: int = Field(description="Index of the recipe step, from 0")
+    round: int | None = Field(None, description="Of iterative pruning, from 1")
+    epoch: float = Field(description="Passes over the data so far; 0 before the first update")
+    updates: int = Field(description="Updates of the weights so far")
+    loss: float | None = Field(None, description="Mean over the epoch, on training data; null before the first")
+    losses: dict[str, float] = Field(default_factory=dict, description="The parts of `loss`, before weighting")
+    metric: str | None = Field(None, description="What judged the state on held-out data, as top1 or loss")
+    value: float | None = None
+    learning_rate: float | None = None
+    samples_per_s: float | None = None
+
+    def __str__(self) -> str:
+        """`step 2, epoch 3: loss 0.21, top1 0.93, 410 samples/s`."""
+        numbers = (("loss", self.loss), (self.metric, self.value))
+        told = [f"{name} {value:.4g}" for name, value in numbers if value is not None]
+        if self.samples_per_s is not None:
+            told.append(f"{self.samples_per_s:.0f} samples/s")
+        place = f"step {self.step + 1}, " + (f"round {self.round}, " if self.round is not None else "")
+        return f"{place}epoch {self.epoch:g}" + (f": {', '.join(told)}" if told else "")
+
+
 class Repair(BaseModel):
     """Something tried against the loss of quantization, and what it brought."""
 
@@ -114,5 +147,8 @@ class Failed(BaseModel):
     failure: Failure
 
 
-EngineEvent = Annotated[Progress | Log | Measured | Checkpoint | Finished | Failed, Field(discriminator="type")]
+EngineEvent = Annotated[
+    Progress | Log | Measured | Trained | Checkpoint | PartialCheckpoint | Finished | Failed,
+    Field(discriminator="type"),
+]
 ENGINE_EVENT: TypeAdapter[EngineEvent] = TypeAdapter(EngineEvent)

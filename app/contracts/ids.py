@@ -1,5 +1,6 @@
 """The ids of every resource: a prefix and a ULID. Only their form lives here; minting one is `app.db.ids`."""
 
+import re
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -15,3 +16,8 @@ ModelId = Annotated[str, _id("mdl")]
 DatasetId = Annotated[str, _id("dst")]
 JobId = Annotated[str, _id("job")]
 ArtifactId = Annotated[str, _id("art")]
+
+
+def is_model_id(name: str) -> bool:
+    """Whether `name` has the form of a model's id."""
+    return re.fullmatch(f"mdl_{ULID_PATTERN}", name) is not None

@@ -1,12 +1,22 @@
 """What a client posts to have a model compressed."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from app.contracts.ids import DatasetId, ModelId
+from app.contracts.ids import DatasetId, ModelId, is_model_id
 from app.contracts.preprocess import Preprocess
-from app.contracts.recipe import Recipe
+from app.contracts.recipe import Recipe, RecipeStep
+from app.contracts.references import Reference, find_references
 from app.contracts.targets import Targets
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -57,8 +67,38 @@ class JobSpec(BaseModel):
     name: str | None = Field(None, max_length=200, pattern=PRINTABLE)
     tags: Tags = Field(default_factory=dict)
 
+    @field_validator("recipe")
+    @classmethod
+    def _refers_to_models_and_earlier_steps(cls, recipe: list[RecipeStep]) -> list[RecipeStep]:
+        wrong = [(each, why) for each in find_references(recipe) if (why := _find_fault(each))]
+        if wrong:
+            raise _at_fields(cls.__name__, wrong)
+        return recipe
+
     @model_validator(mode="after")
     def _targets_can_be_judged(self) -> Self:
         if self.targets.need_labels and self.data.evaluate is None:
             raise ValueError("targets on accuracy need data.evaluate: a dataset with labels")
         return self
+
+
+def _find_fault(reference: Reference) -> str | None:
+    """Why a job may not refer to this. A path, which the library takes, would be of a file of the server."""
+    match reference.target:
+        case str(name) if not is_model_id(name):
+            return "must be the id of an uploaded model, mdl_…"
+        case int(step) if step >= reference.step:
+            return f"must be the index of a step before this one, which is step {reference.step} counted from 0"
+        case _:
+            return None
+
+
+def _at_fields(title: str, wrong: Sequence[tuple[Reference, str]]) -> ValidationError:
+    """An error that names the option, where a ValueError would name the recipe as a whole."""
+    return ValidationError.from_exception_data(
+        title,
+        [
+            {"type": "value_error", "loc": each.path, "input": each.target, "ctx": {"error": ValueError(why)}}
+            for each, why in wrong
+        ],
+    )

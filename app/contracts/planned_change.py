@@ -7,9 +7,9 @@ from pydantic import BaseModel, Field
 from app.contracts.facts import LayerFacts
 from app.contracts.planned_channels import plan_channels, remark_on_channels, why_channels_stay
 from app.contracts.recipe import Step
+from app.contracts.recipe.channel_pruning import ChannelPruning
 from app.contracts.recipe.prune_magnitude import PruneMagnitude
 from app.contracts.recipe.prune_nm import PruneNm
-from app.contracts.recipe.prune_structured import PruneStructured
 from app.contracts.recipe.quantize_bfloat16 import QuantizeBfloat16
 from app.contracts.recipe.quantize_dynamic import QuantizeDynamic
 from app.contracts.recipe.quantize_float16 import QuantizeFloat16
@@ -44,7 +44,7 @@ def foresee(step: Step, layer: LayerFacts, layers: Mapping[str, LayerFacts]) -> 
             change = PlannedChange(bits=step.bits)
         case QuantizeFloat16() | QuantizeBfloat16():
             change = PlannedChange(bits=16)
-        case PruneStructured():
+        case ChannelPruning():
             left = plan_channels(step, layer, layers)
             change = PlannedChange(units_left=left.units, channels_left=left.channels) if left else change
     return change
@@ -55,7 +55,7 @@ def why_spared(step: Step, layer: LayerFacts) -> str | None:
     match step:
         case PruneMagnitude():
             return None if step.share_of(layer.name) else "the step asks nothing of it"
-        case PruneStructured():
+        case ChannelPruning():
             return why_channels_stay(step, layer)
     return None
 
@@ -78,6 +78,6 @@ def remark(step: Step) -> list[str]:
             return ["layers without a ratio share one threshold: how many zeros each gets is known when the step runs"]
         case QuantizeStatic():
             return ["a layer is left in float where that measures better"]
-        case PruneStructured():
+        case ChannelPruning():
             return remark_on_channels(step)
     return ["what becomes of each layer is known when the step runs"]

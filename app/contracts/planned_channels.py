@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from app.contracts.facts import ChannelFacts, LayerFacts
 from app.contracts.layer_names import is_chosen, matches
-from app.contracts.recipe.prune_structured import PruneStructured
+from app.contracts.recipe.channel_pruning import ChannelPruning
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _FITS_KERNELS, _FEW = 4, 16
@@ -38,7 +38,7 @@ def planned_channels(
     return ChannelsLeft(units, facts.total - (facts.units - units) * facts.per_unit)
 
 
-def plan_channels(step: PruneStructured, layer: LayerFacts, layers: Mapping[str, LayerFacts]) -> ChannelsLeft | None:
+def plan_channels(step: ChannelPruning, layer: LayerFacts, layers: Mapping[str, LayerFacts]) -> ChannelsLeft | None:
     """What `step` leaves a layer that it works on; `layers` are all of the model by name.
 
     None where scores decide, or where it depends on which of the layer's groups is tied to which layer.
@@ -62,7 +62,7 @@ def plan_channels(step: PruneStructured, layer: LayerFacts, layers: Mapping[str,
     return None if share is None else planned_channels(own, share, step.round_to, is_convolution=any(kinds))
 
 
-def why_channels_stay(step: PruneStructured, layer: LayerFacts) -> str | None:
+def why_channels_stay(step: ChannelPruning, layer: LayerFacts) -> str | None:
     """Why `step` takes no channel of a layer that it chooses; None where it may."""
     tied = layer.channels.tied_to if layer.channels else []
     is_one_group = layer.channels is None or len(layer.channels.groups) <= 1
@@ -75,7 +75,7 @@ def why_channels_stay(step: PruneStructured, layer: LayerFacts) -> str | None:
     return "the step asks nothing of it" if is_spared else None
 
 
-def remark_on_channels(step: PruneStructured) -> list[str]:
+def remark_on_channels(step: ChannelPruning) -> list[str]:
     """What is known only when the step runs."""
     told = ["layers that read what goes shrink with it; parameters and MACs left are counted when the step runs"]
     if step.target is not None or step.scope == "global" or step.allocate == "sensitivity":
@@ -83,7 +83,7 @@ def remark_on_channels(step: PruneStructured) -> list[str]:
     return told
 
 
-def _ratio(step: PruneStructured, name: str) -> float | None:
+def _ratio(step: ChannelPruning, name: str) -> float | None:
     """The share asked of the layer of this name; None where it is that of all layers."""
     return next((share for glob, share in step.ratios.items() if matches(name, glob)), None)
 

@@ -11,11 +11,12 @@ from app.contracts.facts import ChannelFacts, LayerFacts, ModelFacts
 from app.contracts.layer_names import is_chosen, matches_none
 from app.contracts.planned_change import PlannedChange, foresee, remark, why_spared, why_unsure
 from app.contracts.recipe import Step
+from app.contracts.recipe.channel_pruning import ChannelPruning
 from app.contracts.recipe.prune_magnitude import PruneMagnitude
-from app.contracts.recipe.prune_structured import PruneStructured
+from app.contracts.references import find_replacement
 
 LEFT_OUT = "left out by the step"
-_PRUNING = frozenset({"prune.magnitude", "prune.structured"})
+_PRUNING = frozenset({"prune.magnitude", "prune.soft", "prune.structured"})
 """Methods that no option makes work on a layer that they do not work on by default."""
 _SHOWN = 8
 
@@ -56,7 +57,9 @@ class IdleStep(NamedTuple):
 
 def plan_recipe(recipe: Sequence[Step], facts: ModelFacts) -> list[StepPlan]:
     """What each step would do to the model as it was checked: what earlier steps make of it is not known here."""
-    return [_plan_step(index, step, facts.layers) for index, step in enumerate(recipe)]
+    own = find_replacement(recipe)
+    plans = [_plan_step(index, step, facts.layers) for index, step in enumerate(recipe)]
+    return plans[:own] + [_as_of_another_model(plan, own) for plan in plans[own:]]
 
 
 def note_on(recipe: Sequence[Step]) -> list[str]:
@@ -68,12 +71,15 @@ def note_on(recipe: Sequence[Step]) -> list[str]:
 
 
 def find_unplaced_names(recipe: Sequence[Step], facts: ModelFacts) -> list[UnplacedName]:
-    """Every name or glob in the steps' options that matches no layer of the model."""
+    """Every name or glob in the steps' options that matches no layer of the model.
+
+    Steps on another model, a student in place of this one, are passed over.
+    """
     names = [layer.name for layer in facts.layers]
     known = f"{', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}" or "none"
     return [
         UnplacedName(f"/recipe/{index}/{place}", f"no layer is called {pattern[:80]!r}; this model has {known}")
-        for index, step in enumerate(recipe)
+        for index, step in enumerate(recipe[: find_replacement(recipe)])
         for place, pattern in _patterns(step)
         if matches_none(pattern, names)
     ]
@@ -102,11 +108,17 @@ def _plan_step(index: int, step: Step, layers: Sequence[LayerFacts]) -> StepPlan
                 op=layer.op,
                 applies=applies,
                 why=why,
-                channels=layer.channels if isinstance(step, PruneStructured) else None,
+                channels=layer.channels if isinstance(step, ChannelPruning) else None,
                 planned=foresee(step, layer, by_name) if applies else None,
             )
         )
     return StepPlan(step=index, method=step.method, layers=plans, notes=remark(step))
+
+
+def _as_of_another_model(plan: StepPlan, replacing: int) -> StepPlan:
+    why = f"step {replacing + 1} goes on with another model: its layers are known when the step runs"
+    unknown = {"applies": None, "why": why, "channels": None, "planned": None}
+    return plan.model_copy(update={"layers": [layer.model_copy(update=unknown) for layer in plan.layers]})
 
 
 def _is_asked_of(step: Step, layer: LayerFacts) -> bool:
@@ -139,5 +151,5 @@ def _patterns(step: Step) -> Iterator[tuple[str, str]]:
     """Where in the step a layer is named, as the end of a JSON Pointer, and how."""
     for option, patterns in (("include", step.include), ("exclude", step.exclude)):
         yield from ((f"{option}/{position}", pattern) for position, pattern in enumerate(patterns))
-    for glob in step.ratios if isinstance(step, PruneMagnitude | PruneStructured) else ():
+    for glob in step.ratios if isinstance(step, PruneMagnitude | ChannelPruning) else ():
         yield f"ratios/{glob.replace('~', '~0').replace('/', '~1')}", glob

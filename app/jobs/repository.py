@@ -27,11 +27,13 @@ from sqlalchemy.orm import Session
 from app.contracts.events import Progress
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
+from app.contracts.references import find_other_models
 from app.contracts.states import MOVES, JobState
+from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
 from app.db.ids import new_id
 from app.db.page import PageQuery, fetch_page
-from app.jobs.tables import JobEventRow, JobRow, JobTagRow, MeasurementRow
+from app.jobs.tables import JobEventRow, JobGraphRow, JobModelRow, JobRow, JobTagRow, MeasurementRow
 
 COUNT_MOST = 100
 
@@ -45,7 +47,7 @@ class JobQuery(PageQuery):
 
 
 def insert_queued(session: Session, spec: JobSpec, input_sha256: dict[str, str] | None = None) -> JobRow:
-    """Insert a new job with its tags and its first event. The row that is returned is no part of the session.
+    """Insert a new job with all that belongs to it. The row that is returned is no part of the session.
 
     Plain inserts, not the unit of work: submitting is a hot path.
     """
@@ -56,6 +58,8 @@ def insert_queued(session: Session, spec: JobSpec, input_sha256: dict[str, str] 
     connection.execute(insert(JobRow), values)
     if tags := [{"job_id": row.id, "key": key, "value": value} for key, value in spec.tags.items()]:
         connection.execute(insert(JobTagRow), tags)
+    if others := [{"job_id": row.id, "model_id": model} for model in find_other_models(spec.recipe)]:
+        connection.execute(insert(JobModelRow), others)
     first = {"job_id": row.id, "seq": 1, "id": new_id("evt"), "type": "state", "data": {"state": row.state}}
     connection.execute(insert(JobEventRow), first)
     return row
@@ -77,6 +81,7 @@ def _make_queued(spec: JobSpec) -> JobRow:
         created_at=now,
         queued_at=now,
         attempt=0,
+        counted_from=1,
         handed_back=0,
         notes=[],
         versions={},
@@ -170,9 +175,48 @@ def set_progress(session: Session, job_id: str, attempt: int, progress: Progress
 
 
 def save_checkpoint(session: Session, job_id: str, attempt: int, step: int, sha256: str) -> bool:
-    """The graph after `step` (from 0) is stored: a retry resumes behind it. False: no longer this attempt's."""
-    query = _of_attempt(job_id, attempt).values(checkpoint_step=step, checkpoint_sha256=sha256)
-    return _changed(session.execute(query))
+    """The graph after `step` (from 0) is stored: a retry resumes behind it. False: no longer this attempt's.
+
+    What the step had left on its way is of no use any more.
+    """
+    values = {"checkpoint_step": step, "checkpoint_sha256": sha256, "partial_step": None, "partial_sha256": None}
+    return _changed(session.execute(_of_attempt(job_id, attempt).values(**values, **_COUNTED_ANEW)))
+
+
+def save_partial_checkpoint(session: Session, job_id: str, attempt: int, step: int, sha256: str) -> bool:
+    """What `step` (from 0) has done so far is stored: a retry resumes within it. False: no longer this attempt's."""
+    values = {"partial_step": step, "partial_sha256": sha256}
+    return _changed(session.execute(_of_attempt(job_id, attempt).values(**values, **_COUNTED_ANEW)))
+
+
+_COUNTED_ANEW = {"counted_from": JobRow.attempt, "handed_back": 0}
+
+
+def drop_partial_checkpoints(session: Session) -> set[str]:
+    """Forget those of jobs that are over; gives the digests."""
+    final = [state for state in JobState if state.is_final]
+    over = and_(JobRow.partial_sha256.is_not(None), JobRow.state.in_(final))
+    found = session.execute(select(JobRow.id, JobRow.partial_sha256).where(over)).all()
+    session.execute(update(JobRow).where(over).values(partial_step=None, partial_sha256=None))
+    return {sha256 for _, sha256 in found if sha256}
+
+
+def is_blob_needed(session: Session, sha256: str) -> bool:
+    """Whether a job, or a dataset that happens to be the same, has its content in this blob."""
+    owners = (JobRow.partial_sha256 == sha256, DatasetRow.sha256 == sha256)
+    return any(session.scalar(select(literal(1)).where(owner).limit(1)) for owner in owners)
+
+
+def keep_graph(session: Session, job_id: str, step: int, sha256: str) -> None:
+    """The graph after `step` (from 0) is stored for later steps. A later attempt's replaces an earlier one's."""
+    session.execute(delete(JobGraphRow).where(JobGraphRow.job_id == job_id, JobGraphRow.step == step))
+    session.add(JobGraphRow(job_id=job_id, step=step, sha256=sha256))
+
+
+def graphs_of(session: Session, job_id: str) -> dict[int, str]:
+    """Digests of the graphs that were kept, by the step they come after."""
+    rows = session.scalars(select(JobGraphRow).where(JobGraphRow.job_id == job_id))
+    return {row.step: row.sha256 for row in rows}
 
 
 def cancel_queued(session: Session, job_id: str) -> bool:
@@ -291,7 +335,8 @@ def _of_attempt(job_id: str, attempt: int) -> Update:
 
 def _reads(input_id: str) -> ColumnElement[bool]:
     columns = (JobRow.model_id, JobRow.calibrate_id, JobRow.train_id, JobRow.evaluate_id)
-    return or_(*(column == input_id for column in columns))
+    others = select(JobModelRow.job_id).where(JobModelRow.model_id == input_id)
+    return or_(*(column == input_id for column in columns), JobRow.id.in_(others))
 
 
 def _changed(result: Any) -> bool:

@@ -44,6 +44,7 @@ class Reproduce(BaseModel):
     versions: dict[str, str]
     model_sha256: str
     data_sha256: dict[str, str]
+    other_models_sha256: dict[str, str] = Field(description="Of teachers and students, by their ids")
 
 
 class JobSummary(BaseModel):
@@ -89,7 +90,7 @@ class JobEvent(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [EVENT]})
 
     id: str
-    type: str = Field(description="state, progress, log or measured")
+    type: str = Field(description="state, progress, log, trained or measured")
     created_at: datetime
     data: dict[str, Any]
 

@@ -11,7 +11,9 @@ from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison, StepMeasurement, compare
 from app.contracts.messages import Message, Queue, TaskName
 from app.contracts.preflight import find_idle_step, find_unplaced_names, note_on, plan_recipe
+from app.contracts.recipe import DataRole
 from app.contracts.recipe.step import find_missing_data
+from app.contracts.references import find_references
 from app.contracts.states import IngestState, JobState
 from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
@@ -111,7 +113,10 @@ def view(session: Session, row: JobRow) -> JobView:
             seed=row.spec.seed,
             versions=row.versions,
             model_sha256=row.input_sha256.get("model", ""),
-            data_sha256={role: sha256 for role, sha256 in row.input_sha256.items() if role != "model"},
+            data_sha256={name: sha256 for name, sha256 in row.input_sha256.items() if name in _ROLES},
+            other_models_sha256={
+                name: sha256 for name, sha256 in row.input_sha256.items() if name not in {"model", *_ROLES}
+            },
         ),
         "engine_s": row.engine_s,
         "notes": row.notes,
@@ -140,6 +145,7 @@ def _summary_fields(session: Session, row: JobRow) -> dict[str, object]:
     }
 
 
+_ROLES = frozenset(DataRole)
 _COPIED = (
     "id", "state", "name", "priority", "created_at", "queued_at", "started_at", "cancelling_at", "finished_at",
     "attempt", "device", "failure", "verdict",
@@ -154,8 +160,12 @@ def _comparison(session: Session, job_id: str) -> Comparison:
 
 
 def _find_inputs(session: Session, spec: JobSpec) -> dict[str, Brief]:
-    """The model and the data by role. Raises the problem of a job that cannot be taken."""
+    """The model, the data by role and other models by id. Raises the problem of a job that cannot be taken."""
     inputs = {"model": _usable(read_brief(session, ModelRow, spec.model), "/model", "model", spec.model)}
+    for each in find_references(spec.recipe):
+        if isinstance(each.target, str):
+            brief = read_brief(session, ModelRow, each.target)
+            inputs[each.target] = _usable(brief, each.pointer, "model", each.target)
     for role, dataset_id in spec.data.model_dump(exclude_none=True).items():
         brief = read_brief(session, DatasetRow, dataset_id)
         inputs[role] = _usable(brief, f"/data/{role}", "dataset", dataset_id)

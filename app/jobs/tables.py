@@ -1,4 +1,4 @@
-"""The tables of jobs: the job itself, its tags, its events and its measured rows."""
+"""The tables of jobs: the job itself and its tags, events, measured rows, other models and kept graphs."""
 
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ class JobRow(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_state_priority_id", "state", "priority", "id"),
-        # Most jobs name few datasets: only those that do pay for an entry.
+        # Most jobs have few of these: only those that do pay for an entry.
         *(
             Index(
                 f"ix_jobs_{column}",
@@ -29,7 +29,7 @@ class JobRow(Base):
                 sqlite_where=text(f"{column} IS NOT NULL"),
                 postgresql_where=text(f"{column} IS NOT NULL"),
             )
-            for column in ("calibrate_id", "train_id", "evaluate_id")
+            for column in ("calibrate_id", "train_id", "evaluate_id", "partial_sha256")
         ),
     )
 
@@ -51,10 +51,13 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
     attempt: Mapped[int] = mapped_column(default=0)
+    counted_from: Mapped[int] = mapped_column(default=1, server_default="1")
     handed_back: Mapped[int] = mapped_column(default=0)
     lease_until: Mapped[datetime | None] = mapped_column(UtcTime)
     checkpoint_step: Mapped[int | None]
     checkpoint_sha256: Mapped[str | None] = mapped_column(String(64))
+    partial_step: Mapped[int | None]
+    partial_sha256: Mapped[str | None] = mapped_column(String(64))
 
     device: Mapped[str | None] = mapped_column(String(200))
     progress: Mapped[Progress | None] = mapped_column(Contract(Progress))
@@ -68,8 +71,11 @@ class JobRow(Base):
 
     @property
     def failed_starts(self) -> int:
-        """Attempts but those that a stopping worker handed back: what `max_attempts` limits."""
-        return self.attempt - self.handed_back
+        """What `max_attempts` limits: attempts since the last checkpoint was saved, the one that saved it among them.
+
+        Those that a stopping worker handed back, `handed_back`, are not counted.
+        """
+        return self.attempt - (self.counted_from - 1) - self.handed_back
 
 
 class JobTagRow(Base):
@@ -81,6 +87,25 @@ class JobTagRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(String(64))
+
+
+class JobModelRow(Base):
+    """Another model that a job reads, a teacher or a student."""
+
+    __tablename__ = "job_models"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True, index=True)
+
+
+class JobGraphRow(Base):
+    """The graph after a step, from 0, that a later step of the job has for its teacher."""
+
+    __tablename__ = "job_graphs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
 
 
 class JobEventRow(Base):

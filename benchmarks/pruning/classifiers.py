@@ -1,4 +1,4 @@
-"""Native twins of two sample classifiers that exist as ONNX files only, made for Torch-Pruning from the file's weights.
+"""Native twins of sample classifiers that exist as ONNX files only, made for Torch-Pruning from the file's weights.
 
 The files hold convolutions into which BatchNorm was folded. Each becomes a convolution and a BatchNorm that together
 compute the same: its statistics are those of calibration data, its scale and shift undo them and add the folded bias.
@@ -71,8 +71,9 @@ CLASSIFIERS: Mapping[str, Callable[[], nn.Sequential]] = {
         nn.Sequential(ConvNorm(3, 16, act=nn.ReLU()), nn.MaxPool2d(2)), 2, 4, _projected
     ),
     "resnet20_cifar10_jpegtuned": lambda: resnet(ConvNorm(3, 16, act=nn.ReLU()), 3, 3, ConvolvedShortcut),
+    "resnet56_cifar10": lambda: resnet(ConvNorm(3, 16, act=nn.ReLU()), 9, 3, ConvolvedShortcut),
 }
-"""By the name of the file. Torch-Pruning fails on padded shortcuts, so its ResNet-20 has convolved ones."""
+"""By the name of the file. Torch-Pruning fails on padded shortcuts, so its ResNets have convolved ones."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.comparison.goals import Goal
+from benchmarks.comparison.section import Section
 from benchmarks.comparison.tables import number, print_goals, print_missed, short
 from benchmarks.pruning.accuracy import Comparison
 from benchmarks.pruning.analysis import Analysis
 from benchmarks.pruning.rows import AMOUNTS, Pruned, Row, equal_to
-from benchmarks.pruning.section import Section
 
 LEGEND = """\
 groups: channel groups, of them h heads and u hidden units. par, MACs: share of the original's that is left; x: latency

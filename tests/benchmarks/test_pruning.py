@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper, save
 from torch import nn
 
+from benchmarks.comparison.section import Section
 from benchmarks.pruning.__main__ import main
 from benchmarks.pruning.accuracy import Comparison, Score
 from benchmarks.pruning.analysis import Analysis
@@ -20,7 +21,6 @@ from benchmarks.pruning.pruners.masked_twin import CannotMaskError, Twin, deviat
 from benchmarks.pruning.pruners.order import Answer
 from benchmarks.pruning.rows import Left, Pruned, Row, Tool, equal_to, look_at, race
 from benchmarks.pruning.running import Run, Runner
-from benchmarks.pruning.section import Section
 from benchmarks.pruning.structure import attention_widths, mlp_widths
 from worker.engine.session import open_session, run_session
 

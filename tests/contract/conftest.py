@@ -1,6 +1,7 @@
 """The tiny models that every method is run on, and what a step is given to work with."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -32,6 +33,18 @@ TINY: dict[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
+@dataclass(frozen=True)
+class Original:
+    """Knows one graph: what a teacher is without another word."""
+
+    graph: Graph
+
+    def find(self, name: str | int) -> Graph:
+        """The graph."""
+        assert name == "original"
+        return self.graph
+
+
 @pytest.fixture(params=TINY)
 def graph(request: pytest.FixtureRequest) -> Graph:
     """Each tiny model in turn, shapes inferred as ingest leaves them."""
@@ -57,5 +70,7 @@ def context(graph: Graph, tmp_path: Path) -> Iterator[Callable[[str], StepContex
             samples=Samples(graph.inputs, dataset),
             seed=0,
             device="cpu",
-            progress=lambda _share, _message: None,
+            progress=lambda _share, _message, _remaining_s=None: None,
+            training=dataset,
+            models=Original(graph),
         )

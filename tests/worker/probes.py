@@ -9,7 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from app.contracts.events import ArtifactFile, Checkpoint, Finished, Log, Measured, Progress
+from app.contracts.events import (
+    ArtifactFile,
+    Checkpoint,
+    Finished,
+    Log,
+    Measured,
+    PartialCheckpoint,
+    Progress,
+    Trained,
+)
 from app.contracts.facts import ModelFacts
 from app.contracts.failure import SlimlineError
 from app.contracts.measurement import Measurement
@@ -195,6 +204,59 @@ def checkpoint_and_hang(arguments: dict[str, Any], say: Say) -> None:
 
 def crash(_arguments: dict[str, Any], _say: Say) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def train_and_crash(arguments: dict[str, Any], say: Say) -> None:
+    """Each attempt gets one epoch further than what it finds, and crashes; at the fifth epoch it finishes."""
+    work = Compression.model_validate(arguments)
+    epochs = int(Path(work.within[1]).read_text()) if work.within else 0
+    say(Log(message=f"found {epochs} epochs" if work.within else "found nothing"))
+    if epochs == 4:
+        make_artifact(arguments, say)
+        return
+    say(Trained(step=0, epoch=epochs + 1, updates=10, loss=1 / (epochs + 1), metric="top1", value=0.5))
+    _leave_partly(epochs + 1, say)
+    crash(arguments, say)
+
+
+def leave_the_same_and_crash(arguments: dict[str, Any], say: Say) -> None:
+    _leave_partly(1, say)
+    crash(arguments, say)
+
+
+def leave_partly_and_hang(_arguments: dict[str, Any], say: Say) -> None:
+    """The first file is gone before it is told, the last is of a step that is not next."""
+    say(PartialCheckpoint(step=0, path="partial-0-0.npz"))
+    _leave_partly(2, say)
+    Path("partial-1-0.npz").write_text("of step 1")
+    say(PartialCheckpoint(step=1, path="partial-1-0.npz"))
+    say(Progress(fraction=0.5, step=1, steps=1, phase="compress"))
+    time.sleep(600)
+
+
+def leave_partly_and_finish(arguments: dict[str, Any], say: Say) -> None:
+    _leave_partly(3, say)
+    make_artifact(arguments, say)
+
+
+def _leave_partly(epochs: int, say: Say) -> None:
+    path = Path(f"partial-0-{epochs}.npz")
+    path.write_text(str(epochs))
+    say(PartialCheckpoint(step=0, path=path.name))
+
+
+def checkpoint_three_steps_and_crash(arguments: dict[str, Any], say: Say) -> None:
+    """Then tells what it was given, and finishes."""
+    work = Compression.model_validate(arguments)
+    if work.resume is None:
+        for step in range(3):
+            Path(f"checkpoint-{step}.onnx").write_text(f"after step {step}")
+            say(Checkpoint(step=step, path=f"checkpoint-{step}.onnx"))
+        crash(arguments, say)
+    told = {step: Path(name).read_text() for step, name in work.step_graphs.items()}
+    say(Log(message=f"{work.resume[0]} {told}"))
+    say(Log(message=str({id_: Path(file.name).read_text() for id_, file in work.models.items()})))
+    make_artifact(arguments, say)
 
 
 def swap_artifact(arguments: dict[str, Any], say: Say) -> None:

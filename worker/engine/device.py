@@ -26,6 +26,11 @@ def resolve_device(asked: AskedDevice) -> Device:
     return "cuda" if has_cuda and asked != "cpu" else "cpu"
 
 
+def count_devices(device: Device) -> int:
+    """How many of it a job has. The processor is one, however many cores it has."""
+    return max(1, int(importlib.import_module("torch").cuda.device_count())) if device == "cuda" else 1
+
+
 def describe_device(device: Device) -> str:
     """The device with the name of its maker, as a result states it."""
     if device == "cuda":

@@ -23,6 +23,7 @@ from worker.engine.samples import Guess
 from worker.engine.session import open_session, run_session
 from worker.engine.stages.job import Job
 from worker.engine.stages.loading import Loaded, load
+from worker.engine.stages.models import RecipeModels
 from worker.engine.stages.progress import ProgressMeter
 from worker.engine.stages.steps import StepRunner, Story, resume
 from worker.engine.versions import versions
@@ -84,6 +85,9 @@ def _apply_steps(job: Job, loaded: Loaded, progress: ProgressMeter, emit: Emit) 
     runner = StepRunner(
         workspace=job.workspace,
         calibration=loaded.calibration,
+        training=loaded.training,
+        task=job.task,
+        models=RecipeModels(loaded.graph, job.models, dict(job.step_graphs)),
         samples=loaded.samples,
         expected=run_session(original, loaded.samples.first()),
         seed=job.seed,
@@ -92,7 +96,8 @@ def _apply_steps(job: Job, loaded: Loaded, progress: ProgressMeter, emit: Emit) 
         emit=emit,
     )
     for index in range(done + 1, len(job.recipe)):
-        graph, record, path = runner.run(graph, job.recipe[index], index)
+        partial = job.resume_within[1] if job.resume_within and job.resume_within[0] == index else None
+        graph, record, path = runner.run(graph, job.recipe[index], index, partial)
         story.add(record)
         if index < len(job.recipe) - 1:  # the last step's row is the final one
             emit(Measured(role="step", step=index, method=record.method, row=_step_row(job, loaded, graph, path)))

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from app.contracts.advice import advise_job, advise_layers
-from app.contracts.events import EngineEvent, LayerRecord, Log, Progress
+from app.contracts.events import EngineEvent, LayerRecord, Log, Progress, Trained
 from app.contracts.failure import Failure
 from app.contracts.layer_table import lines_below, tables
 from app.contracts.measurement import Accuracy, Comparison, Measurement
@@ -26,6 +26,8 @@ class ProgressLine:
         match event:
             case Log(level=level, message=message):
                 self._print(f"{level}: {message}")
+            case Trained():
+                self._print(str(event))
             case Progress() if self._live:
                 eta = "" if event.eta_s is None else f", {_duration(event.eta_s)} left"
                 line = f"{event.fraction:4.0%}  step {event.step}/{event.steps} {event.phase}: {event.message}{eta}"

@@ -1,5 +1,6 @@
 """One attempt at a job, as it is reported: progress, events, measured rows, checkpoints and the end."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.artifacts.tables import ArtifactRow
-from app.contracts.events import Finished, Log, Measured, Progress
+from app.contracts.events import Finished, Log, Measured, Progress, Trained
 from app.contracts.failure import Failure, FaultKind
 from app.contracts.job_spec import JobSpec
 from app.contracts.preprocess import Preprocess
 from app.contracts.recipe import DataRole
+from app.contracts.references import find_teaching_steps
 from app.contracts.states import JobState
 from app.db.base import utc_now
 from app.db.ids import new_id
@@ -26,7 +28,7 @@ from worker.supervisor import Command
 PROGRESS_S = 0.2
 """Progress is written at most so often; what comes between is replaced by what comes after."""
 
-Reported = Progress | Log | Measured
+Reported = Progress | Log | Measured | Trained
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,16 @@ class Claim:
 
     id: str
     attempt: int
-    failed_starts: int
     spec: JobSpec
     model: Input
+    other_models: Mapping[str, Input]
     data: Mapping[DataRole, Input]
     checkpoint: tuple[int, str] | None
+    """The last step done, from 0, and the digest of the graph after it."""
+    partial_checkpoint: tuple[int, str] | None
+    """The step that was at work, and the digest of what it had left."""
+    graphs: Mapping[int, str]
+    """Digests of the graphs after steps that teach later ones."""
     events: int
 
 
@@ -62,6 +69,7 @@ class JobAttempt:
         self._progress: Progress | None = None
         self._written_at = 0.0
         self._events_left = settings.events_per_job - claim.events
+        self._done = claim.checkpoint[0] if claim.checkpoint else -1
 
     def record(self, event: Reported) -> None:
         """Store what the engine says. Progress may wait for what is written next."""
@@ -89,11 +97,41 @@ class JobAttempt:
             case _:
                 return Command.CONTINUE
 
-    def save_checkpoint(self, step: int, sha256: str) -> None:
-        """The graph after recipe step `step` (from 0) is stored; a retry goes on behind it."""
-        self._ledger.write(
-            lambda session: hold(jobs.save_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
-        )
+    def save_checkpoint(self, step: int, sha256: str) -> str | None:
+        """The graph after recipe step `step` (from 0) is stored; a retry goes on behind it.
+
+        Gives the digest of a blob that no row refers to any more: what the step had left on its way.
+        """
+
+        def change(session: Session) -> str | None:
+            superseded = self._partial_sha256(session)
+            hold(jobs.save_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
+            if step in find_teaching_steps(self.claim.spec.recipe):
+                jobs.keep_graph(session, self.claim.id, step, sha256)
+            return _unneeded(session, superseded)
+
+        superseded = self._ledger.write(change)
+        self._done = step
+        return superseded
+
+    def can_resume_within(self, step: int) -> bool:
+        """Whether a retry would begin with `step`, and could so use what it leaves on its way."""
+        return step == self._done + 1
+
+    def save_partial_checkpoint(self, step: int, sha256: str) -> str | None:
+        """What step `step` (from 0) has done so far is stored; a retry goes on within it.
+
+        Gives the digest of a blob that no row refers to any more: what was saved before.
+        """
+
+        def change(session: Session) -> str | None:
+            superseded = self._partial_sha256(session)
+            if superseded == sha256:
+                return None  # it got no further, so its attempts are not counted anew
+            hold(jobs.save_partial_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
+            return _unneeded(session, superseded)
+
+        return self._ledger.write(change)
 
     def succeed(self, finished: Finished) -> None:
         """The artifacts are stored: the job is done."""
@@ -117,8 +155,9 @@ class JobAttempt:
         """The job failed; one that a retry can help is queued again while it has attempts left, for the sweeper."""
 
         def change(session: Session) -> None:
-            may_retry = failure.kind == FaultKind.TRANSIENT and self.claim.failed_starts < self._settings.max_attempts
-            if may_retry and self._requeue(session, {}):
+            job = jobs.get(session, self.claim.id)
+            has_starts = job is not None and job.failed_starts < self._settings.max_attempts
+            if failure.kind == FaultKind.TRANSIENT and has_starts and self._requeue(session, {}):
                 log_retry(session, self.claim.id, failure.message)
             else:
                 self._end(session, JobState.FAILED, {"failure": failure, "lease_until": None})
@@ -148,7 +187,11 @@ class JobAttempt:
         self._write_progress(session)
         hold(jobs.move(session, self.claim.id, state, attempt=self.claim.attempt, values=values))
 
-    def _store(self, session: Session, event: Log | Measured) -> None:
+    def _partial_sha256(self, session: Session) -> str | None:
+        job = jobs.get(session, self.claim.id)
+        return job.partial_sha256 if job else None
+
+    def _store(self, session: Session, event: Log | Measured | Trained) -> None:
         self._write_progress(session)
         self._write_event(session, event)
         if isinstance(event, Measured):
@@ -162,8 +205,12 @@ class JobAttempt:
         self._write_event(session, self._progress)
 
     def _write_event(self, session: Session, event: Reported) -> None:
-        """Measured rows are stored whatever their number; so many there cannot be."""
-        if self._events_left > 0 or isinstance(event, Measured):
+        """Measured rows are stored whatever their number; so many there cannot be.
+
+        A loss curve may have as many points as there may be other events.
+        """
+        most = {Measured: math.inf, Trained: self._settings.events_per_job}.get(type(event), 0)
+        if self._events_left + most > 0:
             data = event.model_dump(mode="json", exclude={"type"})
             hold(jobs.record_event(session, self.claim.id, self.claim.attempt, event.type, data))
 
@@ -180,6 +227,10 @@ class JobAttempt:
                 return 1 + (event.step or 0)
             case "final":
                 return 1 + len(self.claim.spec.recipe)
+
+
+def _unneeded(session: Session, sha256: str | None) -> str | None:
+    return None if sha256 is None or jobs.is_blob_needed(session, sha256) else sha256
 
 
 def log_retry(session: Session, job_id: str, reason: str) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from app.contracts.failure import Failure, FaultKind
 from app.contracts.recipe import DataRole
+from app.contracts.references import find_other_models
 from app.contracts.states import IngestState, JobState
 from app.datasets import repository as datasets
 from app.datasets.tables import DatasetRow
@@ -16,6 +17,7 @@ from app.jobs import repository as jobs
 from app.jobs.service import message_for
 from app.jobs.tables import JobRow
 from app.models import repository as models
+from app.models.tables import ModelRow
 
 
 def attempts_exhausted(attempts: int) -> Failure:
@@ -23,7 +25,7 @@ def attempts_exhausted(attempts: int) -> Failure:
     return Failure(
         kind=FaultKind.TRANSIENT,
         code="ATTEMPTS_EXHAUSTED",
-        message=f"it was started {attempts} times and each time its worker went away before the end",
+        message=f"it was started {attempts} times, and each time its worker went away before it got further",
         hint="submit it again; if that happens each time, the operator should read the workers' logs",
     )
 
@@ -70,9 +72,15 @@ def data_of(session: Session, job: JobRow) -> dict[DataRole, DatasetRow | None]:
     return {DataRole(role): datasets.get(session, id_) for role, id_ in ids.items()}
 
 
+def other_models_of(session: Session, job: JobRow) -> dict[str, ModelRow | None]:
+    """The teachers and students of a job by id; None for one that was deleted."""
+    return {id_: models.get(session, id_) for id_ in find_other_models(job.spec.recipe)}
+
+
 def _inputs_of(session: Session, job: JobRow) -> dict[str, IngestRow | None]:
+    others = {f"model {id_}": row for id_, row in other_models_of(session, job).items()}
     data = {f"{role} dataset": row for role, row in data_of(session, job).items()}
-    return {"model": models.get(session, job.model_id), **data}
+    return {"model": models.get(session, job.model_id), **others, **data}
 
 
 def send_or_fail(session: Session, job: JobRow, max_attempts: int) -> None:

@@ -17,7 +17,7 @@ from app.settings import Settings
 from worker.reporter.ingests import IngestAttempt, Upload, Uploads
 from worker.reporter.jobs import Claim, Input, JobAttempt
 from worker.reporter.ledger import Ledger
-from worker.reporter.queued import data_of, find_obstacle, is_ready
+from worker.reporter.queued import data_of, find_obstacle, is_ready, other_models_of
 from worker.reporter.sweep import sweep
 
 
@@ -44,10 +44,13 @@ class Reporter:
         """The uploaded dataset, unless another worker has it or it is done."""
         return self._claim_upload(DatasetRow, dataset_id)
 
-    def sweep(self, drained: Collection[Queue]) -> None:
-        """Put right what dead workers and lost messages left behind. Raises the driver's error, without patience."""
+    def sweep(self, drained: Collection[Queue]) -> list[str]:
+        """Put right what dead workers and lost messages left behind; gives the digests of blobs that none needs now.
+
+        Raises the driver's error, without patience.
+        """
         with self._database.write() as session:
-            sweep(session, self._settings, drained)
+            return sweep(session, self._settings, drained)
 
     def close(self) -> None:
         """Close every connection."""
@@ -89,19 +92,22 @@ class Reporter:
 
 def _describe(session: Session, job: JobRow) -> Claim:
     """Call it for a job that is ready: its inputs are there."""
-    checkpoint = None
-    if job.checkpoint_step is not None and job.checkpoint_sha256 is not None:
-        checkpoint = (job.checkpoint_step, job.checkpoint_sha256)
     return Claim(
         id=job.id,
         attempt=job.attempt,
-        failed_starts=job.failed_starts,
         spec=job.spec,
         model=_input(session.get_one(ModelRow, job.model_id)),
+        other_models={id_: _input(row) for id_, row in other_models_of(session, job).items() if row},
         data={role: _input(row) for role, row in data_of(session, job).items() if row},
-        checkpoint=checkpoint,
+        checkpoint=_saved(job.checkpoint_step, job.checkpoint_sha256),
+        partial_checkpoint=_saved(job.partial_step, job.partial_sha256),
+        graphs=jobs.graphs_of(session, job.id),
         events=jobs.count_events(session, job.id),
     )
+
+
+def _saved(step: int | None, sha256: str | None) -> tuple[int, str] | None:
+    return None if step is None or sha256 is None else (step, sha256)
 
 
 def _input(row: ModelRow | DatasetRow) -> Input:

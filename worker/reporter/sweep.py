@@ -27,11 +27,12 @@ _log = structlog.get_logger(__name__)
 _CHECK: dict[Uploads, TaskName] = {ModelRow: TaskName.INGEST_MODEL, DatasetRow: TaskName.INGEST_DATASET}
 
 
-def sweep(session: Session, settings: Settings, drained: Collection[Queue]) -> None:
-    """One pass over what needs a hand. Two sweepers at once do no harm: every move is guarded.
+def sweep(session: Session, settings: Settings, drained: Collection[Queue]) -> list[str]:
+    """One pass over what needs a hand; gives the digests of blobs that no row refers to any more.
 
-    `drained` are the queues of the broker that hold no message. Only there can a message for what waits have been lost;
-    sending again while others are in front would fill the broker.
+    Two sweepers at once do no harm: every move is guarded. `drained` are the queues of the broker that hold no message.
+    Only there can a message for what waits have been lost; sending again while others are in front would fill the
+    broker.
     """
     for job in jobs.find_expired(session):
         _take_back(session, job, settings)
@@ -45,6 +46,7 @@ def sweep(session: Session, settings: Settings, drained: Collection[Queue]) -> N
             jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values={"failure": failure})
         elif message_for(job).queue in drained:
             send_or_fail(session, job, settings.max_attempts)
+    return [sha256 for sha256 in jobs.drop_partial_checkpoints(session) if not jobs.is_blob_needed(session, sha256)]
 
 
 def _take_back(session: Session, job: JobRow, settings: Settings) -> None:

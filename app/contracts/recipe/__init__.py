@@ -16,7 +16,7 @@ from app.contracts.recipe.step import DataRole, MethodCard, Step
 
 __all__ = ["METHODS", "DataRole", "MethodCard", "Recipe", "RecipeStep", "Step"]
 
-_NO_METHODS = {"notation", "step"}
+_NO_METHODS = {"channel_pruning", "notation", "step"}
 
 
 def _collect() -> dict[str, type[Step]]:

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from app.contracts.layer_names import matches
 from app.contracts.recipe.step import DataRole, LayerGlob, MethodCard, Step
+from app.contracts.training import PruningSchedule
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -50,6 +51,12 @@ class PruneMagnitude(Step):
         description="With calibration data, scale and shift the channels of pruned layers to give what they gave "
         "before, where that brings the outputs closer; zeros stay zero",
     )
+    schedule: PruningSchedule | None = Field(
+        None,
+        description="Prune and train in rounds, which needs training data. As many weights are zero in the end as "
+        "without; layers that the step leaves out do not learn",
+        examples=[{"steps": 3}],
+    )
 
     @field_validator("amount")
     @classmethod
@@ -58,6 +65,11 @@ class PruneMagnitude(Step):
         if amount is None and options.data.get("ratios", True) == {}:
             raise ValueError("required where `ratios` gives no shares")
         return amount
+
+    @property
+    def needs(self) -> tuple[DataRole, ...]:
+        """Rounds train."""
+        return (DataRole.TRAIN,) if self.schedule is not None else ()
 
     def ratio_of(self, layer: str) -> float | None:
         """The share that `ratios` gives the layer of this name; None where it says nothing of it."""

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from app.contracts.recipe.step import DataRole, MethodCard, Step
+from app.contracts.training import PruningSchedule
 
 
 class PruneNm(Step):
@@ -37,6 +38,12 @@ class PruneNm(Step):
         description="With calibration data, scale and shift the channels of pruned layers to give what they gave "
         "before, where that brings the outputs closer; zeros stay zero",
     )
+    schedule: PruningSchedule | None = Field(
+        None,
+        description="Prune and train in rounds, which needs training data: of the zeros that the groups ask for, more "
+        "are there after each. Layers that the step leaves out do not learn",
+        examples=[{"steps": 3}],
+    )
 
     @field_validator("n")
     @classmethod
@@ -48,5 +55,6 @@ class PruneNm(Step):
 
     @property
     def needs(self) -> tuple[DataRole, ...]:
-        """Wanda's scores are of inputs."""
-        return (DataRole.CALIBRATE,) if self.criterion == "wanda" else ()
+        """Wanda's scores are of inputs, and rounds train."""
+        needed = {DataRole.CALIBRATE: self.criterion == "wanda", DataRole.TRAIN: self.schedule is not None}
+        return tuple(role for role, is_needed in needed.items() if is_needed)

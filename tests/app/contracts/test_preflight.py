@@ -7,7 +7,7 @@ import pytest
 
 from app.contracts.facts import ModelFacts
 from app.contracts.preflight import LEFT_OUT, StepPlan, find_idle_step, find_unplaced_names, plan_recipe
-from app.contracts.recipe.notation import parse_recipe
+from app.contracts.recipe.notation import parse_recipe, validate_recipe
 from worker.engine.methods import method
 
 Make = Callable[..., Any]
@@ -119,3 +119,16 @@ def test_shares_by_name(make_facts: Make, make_layer: Make) -> None:
         [step] = plan(f"prune.magnitude:amount=0.5,scope={scope},ratios={shares}", facts)
         assert step.layers[0].why == "the step asks nothing of it"
         assert [layer.planned.sparsity for layer in step.layers[1:] if layer.planned] == [0.25, others]
+
+
+def test_nothing_is_said_of_another_model_that_takes_this_ones_place(make_facts: Make, make_layer: Make) -> None:
+    facts = make_facts(a=make_layer("prune.magnitude", "Gather is not pruned"))
+    train = {"method": "train", "include": ["b"], "distill": {"student": {"model": "mdl_" + "0" * 26}}}
+    prune = {"method": "prune.magnitude", "amount": 0.5, "include": ["c"]}
+    recipe = validate_recipe([{"method": "quantize.float16"}, train, prune])
+    plans = plan_recipe(recipe, facts)
+    assert find_unplaced_names(recipe, facts) == []
+    assert find_idle_step(plans) is None
+    assert [plan.layers[0].applies for plan in plans[1:]] == [None, None]
+    assert plans[2].layers[0].why == "step 2 goes on with another model: its layers are known when the step runs"
+    assert [each.pointer for each in find_unplaced_names(validate_recipe([prune]), facts)] == ["/recipe/0/include/0"]

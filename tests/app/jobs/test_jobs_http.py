@@ -16,6 +16,11 @@ from app.jobs import repository
 
 PRUNE = {"method": "prune.magnitude", "amount": 0.5}
 UNKNOWN = "job_00000000000000000000000000"
+NO_MODEL = "mdl_" + "0" * 26
+
+
+def train(**distill: object) -> dict[str, object]:
+    return {"method": "train", "distill": distill}
 
 
 @pytest.fixture
@@ -68,6 +73,7 @@ def test_a_job_is_accepted_with_its_place(post: Callable[..., httpx.Response], c
         "ratios": {},
         "samples": 512,
         "restore": True,
+        "schedule": None,
         "include": [],
         "exclude": [],
     }
@@ -92,7 +98,12 @@ def test_a_job_is_accepted_with_its_place(post: Callable[..., httpx.Response], c
         ),
         ({"targets": {"max_accuracy_drop": 0.1}}, "INVALID_REQUEST", ""),
         ({"model": "mdl_1"}, "INVALID_REQUEST", "/model"),
-        ({"model": "mdl_" + "0" * 26}, "MODEL_NOT_FOUND", "/model"),
+        ({"model": NO_MODEL}, "MODEL_NOT_FOUND", "/model"),
+        ({"recipe": [PRUNE, train(teacher="/etc/passwd")]}, "INVALID_REQUEST", "/recipe/1/distill/teacher"),
+        ({"recipe": [PRUNE, train(teacher=1)]}, "INVALID_REQUEST", "/recipe/1/distill/teacher"),
+        ({"recipe": [train(student={"model": "a.onnx"})]}, "INVALID_REQUEST", "/recipe/0/distill/student/model"),
+        ({"recipe": [PRUNE, train(teacher=NO_MODEL)]}, "MODEL_NOT_FOUND", "/recipe/1/distill/teacher"),
+        ({"recipe": [train(student={"model": NO_MODEL})]}, "MODEL_NOT_FOUND", "/recipe/0/distill/student/model"),
         ({"data": {"evaluate": "dst_" + "0" * 26}}, "DATASET_NOT_FOUND", "/data/evaluate"),
         ({"limits": {"run_s": -1}}, "INVALID_REQUEST", "/limits/run_s"),
         ({"surprise": 1}, "INVALID_REQUEST", "/surprise"),
@@ -114,6 +125,36 @@ def test_a_rejected_model_is_refused_with_its_reason(client: httpx.Client, make_
     model = make_model(IngestState.REJECTED, problem=failure)
     body = problem(client.post("/v1/jobs", json={"model": model, "recipe": [PRUNE]}), 422, "MODEL_REJECTED")
     assert "ends in mid-tensor" in str(body["detail"])
+
+
+def test_a_rejected_teacher_is_refused_as_a_rejected_model_is(
+    post: Callable[..., httpx.Response], make_model: Callable[..., str]
+) -> None:
+    failure = Failure(kind=FaultKind.USER, code="MODEL_TRUNCATED", message="the file ends in mid-tensor")
+    teacher = make_model(IngestState.REJECTED, problem=failure)
+    body = problem(post(recipe=[train(teacher=teacher)]), 422, "MODEL_REJECTED")
+    assert body["errors"][0]["pointer"] == "/recipe/0/distill/teacher"  # type: ignore[index]
+    assert "ends in mid-tensor" in str(body["detail"])
+
+
+def test_what_other_models_a_job_read_is_known(
+    post: Callable[..., httpx.Response],
+    client: httpx.Client,
+    context: Context,
+    make_model: Callable[..., str],
+    make_dataset: Callable[..., str],
+) -> None:
+    teacher, data = make_model(sha256="2" * 64), make_dataset()
+    own = post(recipe=[train(teacher=teacher)], data={"train": data}).headers["location"]
+    told = client.get(own).json()["reproduce"]
+    assert told["other_models_sha256"] == {teacher: "2" * 64}
+    assert (told["model_sha256"], told["data_sha256"]) == ("0" * 64, {"train": "1" * 64})
+    with context.database.read() as session:
+        assert repository.is_in_use(session, teacher)
+        assert not repository.is_in_use(session, make_model())
+    client.post(f"{own}/cancel")
+    with context.database.read() as session:
+        assert not repository.is_in_use(session, teacher)
 
 
 def test_what_is_not_json_or_too_long_is_refused(client: httpx.Client) -> None:

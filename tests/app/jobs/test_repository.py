@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from app.contracts.events import Progress
 from app.contracts.job_spec import JobSpec
@@ -183,3 +184,76 @@ def test_the_sweeper_finds_what_ran_out(database: Database, make_job: Callable[.
         assert [row.id for row in repository.find_expired(session)] == [dead]
         assert repository.is_in_use(session, session.get_one(JobRow, alive).model_id)
         assert repository.count_by_state(session) == {"running": 2}
+
+
+def test_attempts_are_counted_from_the_last_checkpoint(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    counted = []
+
+    def look(change: Callable[[Session], object]) -> None:
+        with database.write() as session:
+            assert change(session)
+            counted.append(session.get_one(JobRow, job_id, populate_existing=True).failed_starts)
+
+    def requeue(attempt: int, **values: object) -> Callable[[Session], bool]:
+        return lambda session: repository.move(session, job_id, JobState.QUEUED, attempt=attempt, values=values)
+
+    def take(session: Session) -> object:
+        return repository.claim(session, job_id, LEASE_S)
+
+    for change in (
+        take,
+        requeue(1, handed_back=JobRow.handed_back + 1),
+        take,
+        requeue(2),
+        take,
+        lambda session: repository.save_partial_checkpoint(session, job_id, 3, 0, "0" * 64),
+        requeue(3, handed_back=JobRow.handed_back + 1),
+        take,
+        lambda session: repository.save_checkpoint(session, job_id, 4, 0, "1" * 64),
+        requeue(4),
+        take,
+    ):
+        look(change)
+    assert counted == [1, 0, 1, 1, 2, 1, 0, 1, 1, 1, 2]
+
+
+def test_a_whole_checkpoint_replaces_the_partial_one(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    claim(database, job_id)
+    with database.write() as session:
+        assert repository.save_partial_checkpoint(session, job_id, 1, 0, "0" * 64)
+        assert repository.is_blob_needed(session, "0" * 64)
+        assert not repository.save_partial_checkpoint(session, job_id, 2, 0, "1" * 64)
+        assert repository.save_checkpoint(session, job_id, 1, 0, "2" * 64)
+        assert not repository.is_blob_needed(session, "0" * 64)
+        row = session.get_one(JobRow, job_id, populate_existing=True)
+        assert (row.checkpoint_step, row.partial_step, row.partial_sha256) == (0, None, None)
+
+
+def test_partial_checkpoints_of_what_is_over_are_dropped(database: Database, make_job: Callable[..., str]) -> None:
+    over, alive = make_job(), make_job()
+    for job_id, digest in ((over, "0" * 64), (alive, "1" * 64)):
+        claim(database, job_id)
+        with database.write() as session:
+            assert repository.save_partial_checkpoint(session, job_id, 1, 0, digest)
+    with database.write() as session:
+        assert repository.drop_partial_checkpoints(session) == set()
+        repository.move(session, over, JobState.FAILED, attempt=1)
+        assert repository.drop_partial_checkpoints(session) == {"0" * 64}
+        assert not repository.is_blob_needed(session, "0" * 64)
+        assert repository.is_blob_needed(session, "1" * 64)
+
+
+def test_kept_graphs_and_other_models(database: Database, make_job: Callable[..., str]) -> None:
+    teacher = new_id("mdl")
+    with database.write() as session:
+        session.add(ModelRow(id=teacher, name="n", filename="f", sha256="0", size_bytes=1))
+    job_id = make_job(recipe=[{"method": "train", "distill": {"teacher": teacher}}])
+    make_job()
+    with database.write() as session:
+        assert [row.id for row in repository.find_queued_on(session, teacher)] == [job_id]
+        for digest in ("0" * 64, "1" * 64):
+            repository.keep_graph(session, job_id, 0, digest)
+        repository.keep_graph(session, job_id, 2, "2" * 64)
+        assert repository.graphs_of(session, job_id) == {0: "1" * 64, 2: "2" * 64}

@@ -74,6 +74,24 @@ def test_facts(tmp_path: Path) -> None:
     assert facts.notes == ["text is not used: names"]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 2, 3)])
+def test_floats_are_labels_of_a_regression(tmp_path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    y = np.linspace(-3, 4, int(np.prod(shape))).reshape(shape).astype(dtype)
+    path = saved(tmp_path, x=np.ones((5, 3)), y=y)
+    facts = check_dataset(path)
+    assert (facts.has_labels, facts.label_min, facts.label_max) == (True, None, None)
+    with open_dataset(path) as dataset:
+        dataset.check_for([spec()], [spec("scores", ("n", 2))])
+        batches = list(dataset.batches([spec()], 2))
+    np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), y)
+
+
+@pytest.mark.parametrize("values", [[-1, 1, -1, 1], [0, 1, 2, 2.5]])
+def test_floats_that_can_be_no_classes_are_let_in(tmp_path: Path, values: list[float]) -> None:
+    assert check_dataset(saved(tmp_path, x=np.ones((4, 3)), y=np.array(values, np.float32))).has_labels
+
+
 def test_a_limit_is_spread_over_the_file_or_shuffled(tmp_path: Path) -> None:
     path = saved(tmp_path, x=np.zeros((10, 3)), y=np.arange(10))
     with open_dataset(path) as dataset:

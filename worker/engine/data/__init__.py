@@ -29,7 +29,7 @@ def open_dataset(path: str | Path, preprocess: Preprocess | None = None, *, file
             f"{filename or path.name!r} is {found.what}, not a .npz or a .zip of images",
             hint="send an .npz with x (and y), or a .zip of class folders with images",
         )
-    return Dataset(_open_source(path, preprocess), preprocess)
+    return Dataset(_open_source(path, preprocess), preprocess, path)
 
 
 def check_dataset(

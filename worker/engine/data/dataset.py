@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -28,10 +29,10 @@ class Batch:
 
 
 class Dataset:
-    """A dataset, open for reading. Close it, or use it as a context manager."""
+    """A dataset, open for reading. Close it, or use it as a context manager. `path` is where others can open it."""
 
-    def __init__(self, source: Source, preprocess: Preprocess | None) -> None:
-        self.source, self.preprocess = source, preprocess
+    def __init__(self, source: Source, preprocess: Preprocess | None, path: Path | None = None) -> None:
+        self.source, self.preprocess, self.path = source, preprocess, path
 
     def __len__(self) -> int:
         return self.source.samples
@@ -52,10 +53,16 @@ class Dataset:
         """
         self.check_for(specs)
         order = _order(len(self), limit, seed)
-        fixed = fit.fixed_batch(specs)
-        size = fixed or batch_size
+        size = fit.fixed_batch(specs) or batch_size
         for start in range(0, len(order), size):
-            yield self._batch(specs, order[start : start + size], fixed)
+            yield self.batch(specs, order[start : start + size])
+
+    def batch(self, specs: Sequence[TensorSpec], indices: Array) -> Batch:
+        """Those samples, in that order; where the graph's batch size is fixed, filled up to a multiple of it."""
+        padded = np.pad(indices, (0, -len(indices) % (fit.fixed_batch(specs) or 1)), mode="edge")
+        feed = {spec.name: fit.cast(spec, self._value(spec, specs, padded)) for spec in specs}
+        labels = self.source.labels(indices) if self.source.has_labels else None
+        return Batch(feed, labels, len(indices))
 
     def check_for(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec] | None = None) -> None:
         """Whether a graph with these inputs (and outputs, for the range of the labels) can be fed from here.
@@ -83,12 +90,6 @@ class Dataset:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _batch(self, specs: Sequence[TensorSpec], indices: Array, fixed: int | None) -> Batch:
-        padded = np.pad(indices, (0, (fixed or len(indices)) - len(indices)), mode="edge")
-        feed = {spec.name: fit.cast(spec, self._value(spec, specs, padded)) for spec in specs}
-        labels = self.source.labels(indices) if self.source.has_labels else None
-        return Batch(feed, labels, len(indices))
 
     def _value(self, spec: TensorSpec, specs: Sequence[TensorSpec], indices: Array) -> Array:
         """The preprocessed samples for one input of the graph."""

@@ -15,7 +15,7 @@ UNSCALED_NOTE = "`preprocess` has mean or std but scale 1: they are applied to p
 
 
 def describe(source: Source, preprocess: Preprocess | None) -> DatasetFacts:
-    """Facts from headers and labels. Raises SlimlineError LABELS_INVALID."""
+    """Facts from headers and labels. Raises SlimlineError LABELS_INVALID or DATA_NOT_FINITE."""
     low, high = _label_range(source) if source.has_labels else (None, None)
     return DatasetFacts(
         format=source.format,
@@ -56,9 +56,12 @@ def _read_all(source: Source, names: list[str]) -> None:
             read_finite(source, name, indices)
 
 
-def _label_range(source: Source) -> tuple[int, int]:
+def _label_range(source: Source) -> tuple[int, int] | tuple[None, None]:
+    """The lowest and highest class; floats are read, and have none."""
     starts = range(0, source.samples, _LABEL_BLOCK)
     blocks = [source.labels(np.arange(start, min(start + _LABEL_BLOCK, source.samples))) for start in starts]
+    if blocks[0].dtype.kind == "f":
+        return None, None
     return min(int(block.min()) for block in blocks), max(int(block.max()) for block in blocks)
 
 

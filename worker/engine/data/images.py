@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from types import ModuleType
@@ -37,6 +38,7 @@ class ImageSource:
     def __init__(self, archive: Archive, resize: tuple[int, int] | None) -> None:
         self._pillow = _import_pillow()
         self._archive, self._resize = archive, resize
+        self._lock = threading.Lock()
         self._names = sorted(archive.names)
         if not self._names:
             raise SlimlineError("DATASET_EMPTY", "the archive holds no images", hint=_HINT)
@@ -72,7 +74,8 @@ class ImageSource:
 
     def _decode(self, name: str) -> Array:
         """One image, H x W x 3, resized if asked. Raises SlimlineError IMAGE_BROKEN or IMAGE_TOO_LARGE."""
-        packed = io.BytesIO(self._archive.read(name, _LARGEST_FILE))
+        with self._lock:  # threads may decode at once, but zipfile miscounts when they open members at once
+            packed = io.BytesIO(self._archive.read(name, _LARGEST_FILE))
         try:
             with self._pillow.open(packed, formats=_FORMATS) as image:
                 if image.width * image.height > _MOST_PIXELS:

@@ -9,11 +9,12 @@ import numpy as np
 
 from app.contracts.failure import SlimlineError
 from worker.engine.data.npy import HINT, NpyFile, refusal
-from worker.engine.data.source import Array, Labels, Stored
+from worker.engine.data.source import Array, Labels, Stored, check_finite
 from worker.engine.ingest.archive import Archive
 
 LABEL_NAMES = ("y", "labels")
 _SUFFIX = ".npy"
+_BLOCK = 4096
 
 
 class NpzSource:
@@ -40,10 +41,16 @@ class NpzSource:
         return self._files[name].rows(indices)
 
     def labels(self, indices: Array) -> Labels:
-        """Rows of `y` or `labels`; a last axis of 1 is dropped. Raises SlimlineError LABELS_INVALID."""
+        """Rows of `y` or `labels`; a last axis of 1 is dropped from classes, not from floats.
+
+        Raises SlimlineError LABELS_INVALID or DATA_NOT_FINITE.
+        """
         if self._labels is None:
             raise KeyError(LABEL_NAMES[0])
         labels = self._labels.rows(indices)
+        if self._labels.dtype.kind == "f":
+            check_finite(self._labels.name, labels, indices)
+            return labels
         if self._labels.shape[1:] == (1,):
             labels = labels[:, 0]
         negative = np.flatnonzero((labels < 0).reshape(len(labels), -1).any(1))
@@ -65,14 +72,38 @@ class NpzSource:
             name: file.scalar() for name, file in files.items() if not file.shape and not file.is_text
         }
         self._labels = next((rows.pop(name) for name in LABEL_NAMES if name in rows), None)
-        if self._labels and self._labels.dtype.kind not in "iu":
-            what = f"is of type {self._labels.dtype}; labels are whole numbers, class indices from 0"
-            raise refusal(
-                "LABELS_INVALID", self._labels.name, what, "y.astype('int64'), or y.argmax(1) for one-hot rows"
-            )
+        if self._labels:
+            _check_kind(self._labels)
         self._files = rows
         self.samples = _count(rows, self._labels)
         self.arrays: Mapping[str, Stored] = {name: Stored(file.dtype, file.shape[1:]) for name, file in rows.items()}
+
+
+def _check_kind(labels: NpyFile) -> None:
+    """Raises SlimlineError LABELS_INVALID for what is neither classes nor numbers for a regression.
+
+    Floats that are all whole numbers from 0 are a frequent slip: classes as floats, or one-hot rows.
+    """
+    what = f"is of type {labels.dtype}"
+    match labels.dtype.kind:
+        case "i" | "u":
+            return
+        case "f" if not _are_whole(labels):
+            return
+        case "f":
+            what += ", and all are whole numbers from 0"
+    raise refusal(
+        "LABELS_INVALID",
+        labels.name,
+        f"{what}; labels are class indices from 0, or floats for a regression",
+        "y.astype('int64'), also for a regression of whole numbers; y.argmax(1) for one-hot rows",
+    )
+
+
+def _are_whole(labels: NpyFile) -> bool:
+    starts = range(0, labels.shape[0], _BLOCK)
+    blocks = (labels.rows(np.arange(start, min(start + _BLOCK, labels.shape[0]))) for start in starts)
+    return all(bool(((block >= 0) & (block == np.floor(block))).all()) for block in blocks)
 
 
 def _unpack(archive: Archive, folder: Path) -> dict[str, NpyFile]:

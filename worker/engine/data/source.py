@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from app.contracts.failure import SlimlineError
 
 Array = NDArray[Any]
-Labels = NDArray[np.int64]
+Labels = NDArray[np.int64] | NDArray[np.floating[Any]]
+"""Classes from 0, one for each sample or a map of them; or floats, what a regression is to give."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Source(Protocol):
         ...
 
     def labels(self, indices: Array) -> Labels:
-        """Their labels; only where `has_labels`. Raises SlimlineError LABELS_INVALID."""
+        """Their labels; only where `has_labels`. Raises SlimlineError LABELS_INVALID or DATA_NOT_FINITE."""
         ...
 
     def close(self) -> None:
@@ -53,11 +54,16 @@ class Source(Protocol):
 def read_finite(source: Source, name: str, indices: Array) -> Array:
     """Samples of one array. Raises SlimlineError DATA_NOT_FINITE naming the array and the first bad index."""
     values = source.read(name, indices)
+    check_finite(name, values, indices)
+    return values
+
+
+def check_finite(name: str, values: Array, indices: Array) -> None:
+    """Raises SlimlineError DATA_NOT_FINITE naming the array and the first bad one of `indices`."""
     if values.dtype.kind == "f":
         bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))
         if bad.size:
             raise _not_finite(name, f" in sample {int(indices[bad[0]])}")
-    return values
 
 
 def check_constants(source: Source) -> None:

@@ -4,16 +4,19 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from app.contracts.events import LayerRecord
+from app.contracts.events import EngineEvent, LayerRecord, Log
 from app.contracts.failure import SlimlineError
+from app.contracts.job_spec import Task
 from app.contracts.preflight import LEFT_OUT
 from app.contracts.recipe import Step
 from worker.engine.data import Dataset
 from worker.engine.graph import Graph, Layer
 from worker.engine.samples import Samples
 from worker.engine.session import Device
+from worker.engine.training.checkpoints import Checkpoints, Forgotten
+from worker.engine.training.request import Telling
 from worker.engine.wording import counted
 
 StepT = TypeVar("StepT", bound=Step)
@@ -72,12 +75,37 @@ def _commonest(reasons: Counter[str]) -> str:
     return f"the reason: {reason}" if times == reasons.total() else f"the reason of {times}: {reason}"
 
 
+class TellProgress(Protocol):
+    """Takes the share of the step done, 0 to 1, a message, and the seconds it still takes where they are known."""
+
+    def __call__(self, share: float, message: str, remaining_s: float | None = None) -> None:
+        """Tell it."""
+
+
+class Models(Protocol):
+    """Other graphs than the one a step is given: the original, results of earlier steps, other uploads."""
+
+    def find(self, name: str | int) -> Graph:
+        """`original`, the result of an earlier step by its index, or another model by its id or path.
+
+        Raises SlimlineError MODEL_UNKNOWN, TEACHER_NOT_EARLIER, or what its ingest raises.
+        """
+
+
+class NoModels:
+    """There are no others."""
+
+    def find(self, name: str | int) -> Graph:
+        """Raises SlimlineError MODEL_UNKNOWN."""
+        raise SlimlineError("MODEL_UNKNOWN", f"there is no model {name!r} beside the one that is compressed")
+
+
 @dataclass(frozen=True)
 class StepContext:
     """What a step may use besides the graph.
 
-    `samples` are inputs to try things on, from any data given or made up. `progress` takes the share of the step done,
-    0 to 1, and a message.
+    `samples` are inputs to try things on, from any data given or made up. `task` is what labels are for where the job
+    says so. `say` is for log lines and points of a loss curve. `devices`: how many there are of `device`.
     """
 
     record: Record
@@ -85,7 +113,22 @@ class StepContext:
     samples: Samples
     seed: int
     device: Device
-    progress: Callable[[float, str], None]
+    progress: TellProgress
+    training: Dataset | None = None
+    task: Task | None = None
+    models: Models = field(default_factory=NoModels)
+    checkpoints: Checkpoints = field(default_factory=Forgotten)
+    say: Callable[[EngineEvent], None] = lambda _: None
+    devices: int = 1
+
+    def telling(self) -> Telling:
+        """Whom a training within the step tells."""
+        return Telling(
+            progress=self.progress,
+            warn=lambda text: self.say(Log(level="warning", message=f"{self.record.method}: {text}")),
+            point=self.say,
+            step=self.record.step,
+        )
 
 
 class Method(ABC, Generic[StepT]):

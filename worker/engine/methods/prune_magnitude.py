@@ -1,6 +1,7 @@
 """`prune.magnitude`: the smallest weights become zero, in each layer or under one threshold for all."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import onnx_ir as ir
 
@@ -8,7 +9,9 @@ from app.contracts.failure import SlimlineError
 from app.contracts.recipe.prune_magnitude import PruneMagnitude
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, StepContext, split_layers
+from worker.engine.pruning.iterative import prune_in_rounds
 from worker.engine.pruning.masks import OPERATORS, held_weights, obstacle_in_ties, obstacle_to_zeros, set_zeros
+from worker.engine.pruning.rounds import ONLY, Round, on_the_way
 from worker.engine.pruning.sparse_restoration import restore_sparse
 from worker.engine.quantization.calibration import Pass
 from worker.engine.samples import Samples
@@ -24,28 +27,34 @@ class MagnitudePruning(Method[PruneMagnitude]):
 
     def apply(self, graph: Graph, step: PruneMagnitude, context: StepContext) -> Graph:
         """See `Method.apply`; raises NOTHING_TO_PRUNE, or LAYER_UNKNOWN for a name in `ratios` too."""
-        pruned = graph.clone()
-        layers = _choose(pruned, step, context)
-        if not layers:
-            hint = f"It works on floating-point weights of {', '.join(sorted(OPERATORS))}."
-            raise context.record.refusal("NOTHING_TO_PRUNE", hint)
-        masks = _find_masks(pruned, layers, step)
-        if not any(mask.any() for mask in masks.values()):
-            raise SlimlineError(
-                "NOTHING_TO_PRUNE",
-                "the shares are so small that no chosen layer loses a single weight",
-                hint="Raise `amount`.",
-            )
-        set_zeros(pruned, layers, masks, context.record)
-        if step.restore and context.calibration is not None:
-            samples = Samples(graph.inputs, context.calibration)
-            run = Pass(samples, step.samples, context.device, lambda share: context.progress(share, _RESTORING))
-            restore_sparse(pruned, graph, layers, run, context.record)
-        return pruned
+        if step.schedule is not None:
+            return prune_in_rounds(graph, step, step.schedule, partial(_prune, step), context)
+        return _prune(step, graph, context, ONLY)
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """See `Method.obstacle`."""
         return obstacle_to_zeros(graph, layer)
+
+
+def _prune(step: PruneMagnitude, graph: Graph, context: StepContext, now: Round) -> Graph:
+    """Zeros of earlier rounds are the smallest weights: they are among those of this one."""
+    pruned = graph.clone()
+    layers = _choose(pruned, step, context)
+    if not layers:
+        hint = f"It works on floating-point weights of {', '.join(sorted(OPERATORS))}."
+        raise context.record.refusal("NOTHING_TO_PRUNE", hint)
+    if now.is_first and not any(mask.any() for mask in _find_masks(pruned, layers, step).values()):
+        raise SlimlineError(
+            "NOTHING_TO_PRUNE",
+            "the shares are so small that no chosen layer loses a single weight",
+            hint="Raise `amount`.",
+        )
+    set_zeros(pruned, layers, _find_masks(pruned, layers, on_the_way(step, now)), context.record)
+    if step.restore and context.calibration is not None:
+        samples = Samples(graph.inputs, context.calibration)
+        run = Pass(samples, step.samples, context.device, lambda share: context.progress(share, _RESTORING))
+        restore_sparse(pruned, graph, layers, run, context.record)
+    return pruned
 
 
 def _choose(graph: Graph, step: PruneMagnitude, context: StepContext) -> list[Layer]:

@@ -1,6 +1,7 @@
 """`prune.nm`: of every m neighbouring weights at most n stay, chosen by magnitude or by Wanda's scores."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import onnx_ir as ir
 
@@ -9,13 +10,15 @@ from app.contracts.recipe.prune_nm import PruneNm
 from worker.engine.graph import Graph, Layer
 from worker.engine.methods.method import Method, Record, StepContext, split_layers
 from worker.engine.pruning.activations import InputNorms, find_input_norms
+from worker.engine.pruning.iterative import prune_in_rounds
 from worker.engine.pruning.masks import OPERATORS, held_weights, obstacle_in_ties, obstacle_to_zeros, set_zeros
 from worker.engine.pruning.reduction import Reduction, find_reductions, obstacle_to_groups
+from worker.engine.pruning.rounds import ONLY, Round
 from worker.engine.pruning.sparse_restoration import NOT_RUN, restore_sparse
 from worker.engine.quantization.calibration import Pass
 from worker.engine.samples import Samples
 from worker.engine.tensors.magnitude import Mask, magnitude
-from worker.engine.tensors.semi_structured import least_of_groups
+from worker.engine.tensors.semi_structured import least_of_groups, least_of_masked
 
 _WATCHED = 0.4
 """Share of the work after which inputs were watched; the rest is choosing and restoring."""
@@ -28,24 +31,31 @@ class SemiStructuredPruning(Method[PruneNm]):
 
     def apply(self, graph: Graph, step: PruneNm, context: StepContext) -> Graph:
         """See `Method.apply`; raises NOTHING_TO_PRUNE."""
-        pruned = graph.clone()
-        layers, reductions = _claim(_choose(pruned, step, context), step, context.record)
-        if not layers:
-            hint = f"It works on {', '.join(sorted(OPERATORS))} that sum over a multiple of m={step.m} inputs."
-            raise context.record.refusal("NOTHING_TO_PRUNE", hint)
-        samples = Samples(graph.inputs, context.calibration) if context.calibration is not None else None
-        norms = _find_norms(pruned, reductions, step, samples, context)
-        masks = {each.weight: _find_mask(pruned, each, step, norms) for each in reductions}
-        set_zeros(pruned, layers, masks, context.record)
-        if step.restore and samples is not None:
-            run = _pass(samples, step, context, _WATCHED, 1, "restoring statistics")
-            restore_sparse(pruned, graph, layers, run, context.record)
-        context.record.notes += _told(layers, reductions, step)
-        return pruned
+        if step.schedule is not None:
+            return prune_in_rounds(graph, step, step.schedule, partial(_prune, step), context)
+        return _prune(step, graph, context, ONLY)
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """See `Method.obstacle`."""
         return obstacle_to_zeros(graph, layer) or obstacle_to_groups(layer, PruneNm().m)
+
+
+def _prune(step: PruneNm, graph: Graph, context: StepContext, now: Round) -> Graph:
+    """Before the last round the weakest weights go of those that are none of the n in their groups."""
+    pruned = graph.clone()
+    layers, reductions = _claim(_choose(pruned, step, context), step, context.record)
+    if not layers:
+        hint = f"It works on {', '.join(sorted(OPERATORS))} that sum over a multiple of m={step.m} inputs."
+        raise context.record.refusal("NOTHING_TO_PRUNE", hint)
+    samples = Samples(graph.inputs, context.calibration) if context.calibration is not None else None
+    norms = _find_norms(pruned, reductions, step, samples, context)
+    masks = {each.weight: _find_mask(pruned, each, step, now, norms) for each in reductions}
+    set_zeros(pruned, layers, masks, context.record)
+    if step.restore and samples is not None:
+        run = _pass(samples, step, context, _WATCHED, 1, "restoring statistics")
+        restore_sparse(pruned, graph, layers, run, context.record)
+    context.record.notes += _told(layers, reductions, step)
+    return pruned
 
 
 def _choose(graph: Graph, step: PruneNm, context: StepContext) -> list[Layer]:
@@ -109,10 +119,14 @@ def _find_norms(
     return norms
 
 
-def _find_mask(graph: Graph, reduction: Reduction, step: PruneNm, norms: Mapping[ir.Value, InputNorms]) -> Mask:
+def _find_mask(
+    graph: Graph, reduction: Reduction, step: PruneNm, now: Round, norms: Mapping[ir.Value, InputNorms]
+) -> Mask:
     array, seen = graph.array(reduction.weight), norms.get(reduction.weight)
     scores = magnitude(array) if seen is None else seen.weigh(array)
-    return least_of_groups(scores, step.n, step.m, reduction.axis)
+    mask = least_of_groups(scores, step.n, step.m, reduction.axis)
+    demanded = 1 - step.n / step.m
+    return mask if now.is_last else least_of_masked(scores, mask, now.share(demanded) / demanded)
 
 
 def _told(layers: Sequence[Layer], reductions: Sequence[Reduction], step: PruneNm) -> list[str]:

@@ -24,16 +24,25 @@ class Block:
     after: float
     middle: float
 
+    @property
+    def before(self) -> float:
+        """The share of the group that is gone before."""
+        return 2 * self.middle - self.after
 
-def cut_blocks(group: int, units: Units, *, width: int, multiple: int, most: float) -> list[Block]:
+
+def cut_blocks(group: int, units: Units, *, width: int, multiple: int, most: float, gone: int = 0) -> list[Block]:
     """Blocks of `units`, sorted from the least important; `width` channels each, of which a `multiple` stays.
 
-    No more than the share `most` goes, and at least one unit stays. None where no multiple can be left.
+    No more than the share `most` goes, and at least one unit stays. None where no multiple can be left. Shares are of
+    `units` and those `gone` before, so that blocks begin and end where they did then.
     """
-    total = len(units)
-    left = [kept for kept in range(total - 1, 0, -1) if kept * width % multiple == 0 and total - kept <= most * total]
-    gone = [0, *(total - kept for kept in left)]
-    return [Block(group, units[start:end], end / total, (start + end) / 2 / total) for start, end in pairwise(gone)]
+    total, present = len(units) + gone, len(units)
+    left = [kept for kept in range(present - 1, 0, -1) if kept * width % multiple == 0 and total - kept <= most * total]
+    stops = [gone, *(total - kept for kept in left)]
+    return [
+        Block(group, units[start - gone : end - gone], end / total, (start + end) / 2 / total)
+        for start, end in pairwise(stops)
+    ]
 
 
 def in_order(blocks: Sequence[Sequence[Block]], keys: Sequence[Numbers]) -> list[Block]:

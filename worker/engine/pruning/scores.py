@@ -44,10 +44,11 @@ def score_units(groups: Groups, chosen: Sequence[Group], step: PruneStructured, 
         case "taylor":
             return _by_gradients(groups, chosen, step, context)
         case criterion:
-            return _by_weights(groups.graph, chosen, criterion, groups.count)
+            return score_by_weights(groups.graph, chosen, criterion, groups.count)
 
 
-def _by_weights(graph: Graph, groups: Sequence[Group], criterion: str, count: int) -> Scores:
+def score_by_weights(graph: Graph, groups: Sequence[Group], criterion: str, count: int) -> Scores:
+    """As `score_units`, by a norm or by `bn_scale`, of `count` units. Raises SlimlineError NOTHING_TO_SCORE."""
     scores = np.zeros(count)
     outputs = {(weight.name, layer.output_axis) for layer in graph.layers() for weight in layer.weights}
     uses = _uses(graph)

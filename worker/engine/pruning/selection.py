@@ -6,13 +6,16 @@ from typing import Literal
 
 from app.contracts.layer_names import matches
 from app.contracts.preflight import LEFT_OUT
-from app.contracts.recipe.prune_structured import PruneStructured
+from app.contracts.recipe.channel_pruning import ChannelPruning
 from worker.engine.graph import Graph
 from worker.engine.graph.channels import Group, Groups
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _FITS_KERNELS, _FEW = 4, 16
 """ONNX Runtime runs convolutions in blocks of channels where there are a multiple of 4; below 16 it hardly matters."""
+
+
+RoundTo = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Selection:
     reasons: Mapping[str, str]
 
 
-def select_groups(graph: Graph, groups: Groups, step: PruneStructured) -> Selection:
+def select_groups(graph: Graph, groups: Groups, step: ChannelPruning) -> Selection:
     """The groups all of whose layers are chosen and asked for a share.
 
     Raises SlimlineError LAYER_UNKNOWN for a name or glob that matches no layer.
@@ -49,12 +52,17 @@ def select_groups(graph: Graph, groups: Groups, step: PruneStructured) -> Select
         else:
             reasons.update(dict.fromkeys(group.layers, why))
     reasons.update({layer.name: LEFT_OUT for layer in graph.layers() if layer.name not in chosen})
-    operators = {layer.name: layer.op for layer in groups.graph.layers()}
+    operators = operators_of(groups)
     multiples = [multiple_of(group, operators, step.round_to) for group in kept]
     return Selection(kept, shares, multiples, reasons)
 
 
-def multiple_of(group: Group, operators: Mapping[str, str], round_to: int | Literal["auto"]) -> int:
+def operators_of(groups: Groups) -> dict[str, str]:
+    """The operator of each layer by its name."""
+    return {layer.name: layer.op for layer in groups.graph.layers()}
+
+
+def multiple_of(group: Group, operators: Mapping[str, str], round_to: RoundTo) -> int:
     """What the channels left of a group are a multiple of; `operators` by layer name."""
     if round_to != "auto":
         return round_to

@@ -22,7 +22,7 @@ _SILENT_DB = 100.0
 class Curve:
     """Of one group: what the outputs lose, error energy over signal, where a share of it is gone; and what that saves.
 
-    The first point is (0, 0, 0).
+    The first point is (0, 0, 0), or has the share that is gone already.
     """
 
     shares: Numbers
@@ -32,7 +32,7 @@ class Curve:
     def keys(self, blocks: Sequence[Block]) -> Numbers:
         """Loss for what is saved by each block: by the lower convex hull of the curve, so that it never falls."""
         hull = lower_hull(self.savings, self.losses)
-        starts = np.interp([2 * block.middle - block.after for block in blocks], self.shares, self.savings)
+        starts = np.interp([block.before for block in blocks], self.shares, self.savings)
         ends = np.interp([block.after for block in blocks], self.shares, self.savings)
         losses = [np.interp(points, self.savings[hull], self.losses[hull]) for points in (starts, ends)]
         return (losses[1] - losses[0]) / np.maximum(ends - starts, np.finfo(float).tiny)
@@ -48,7 +48,8 @@ def scan(
     """The curve of each group, whose blocks are in the order in which they go; `saving` of a graph is 0 to 1."""
     curves = []
     for place, own in enumerate(blocks):
-        points = [(0.0, 0.0, 0.0), *(_measure(groups, own[:count], judge, saving) for count in _stops(own))]
+        begin = own[0].before if own else 0.0
+        points = [(begin, 0.0, 0.0), *(_measure(groups, own[:count], judge, saving) for count in _stops(own))]
         curves.append(Curve(*np.array(sorted(points)).T))
         progress((place + 1) / len(blocks))
     return curves

@@ -26,8 +26,14 @@ class Job:
     targets: Targets = field(default_factory=Targets)
     seed: int = 0
     device: Device = "auto"
+    models: Mapping[str, Path] = field(default_factory=dict)
+    """Other models, teachers and students, by what the recipe calls them; what is not here is taken for a path."""
     resume_from: tuple[int, Path] | None = None
     """Index of the last recipe step done, from 0, and its checkpoint."""
+    resume_within: tuple[int, Path] | None = None
+    """Index of the step that was at work, and what it had left by then."""
+    step_graphs: Mapping[int, Path] = field(default_factory=dict)
+    """Checkpoints of steps done before, which later steps may have for a teacher."""
 
     @property
     def artifact_filename(self) -> str:

@@ -28,13 +28,17 @@ Emit = Callable[[EngineEvent], None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """The ingested model and what it is measured with. `file` is the original that ONNX Runtime can load."""
+    """The ingested model and what it is measured with. `file` is the original that ONNX Runtime can load.
+
+    Training data calibrates where no calibration data is given.
+    """
 
     graph: Graph
     file: Path
     row: Measurement
     samples: Samples
     calibration: Dataset | None
+    training: Dataset | None
     device: Device
 
 
@@ -61,7 +65,8 @@ def load(job: Job, progress: ProgressMeter, emit: Emit, stack: ExitStack) -> Loa
         check_labels(session, samples, job.task)
     row = static_row(graph, job.model, facts.notes)
     emit(Measured(role="original", row=row))
-    return Loaded(graph, file, row, samples, datasets.get(DataRole.CALIBRATE), device)
+    training = datasets.get(DataRole.TRAIN)
+    return Loaded(graph, file, row, samples, datasets.get(DataRole.CALIBRATE, training), training, device)
 
 
 def _runnable(model: Path, ingested: Path, device: Device) -> tuple[Path, ort.InferenceSession]:

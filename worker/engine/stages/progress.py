@@ -25,8 +25,13 @@ class ProgressMeter:
         self._start = time.monotonic()
         self._step, self._fraction, self._last, self._phase = 0, 0.0, -1.0, ""
 
-    def tell(self, phase: Phase, share: float, message: str, step: int | None = None) -> None:
-        """`share` of `phase` is done, 0 to 1; within `step` (from 0) in phase `compress`, of that step."""
+    def tell(
+        self, phase: Phase, share: float, message: str, step: int | None = None, remaining_s: float | None = None
+    ) -> None:
+        """`share` of `phase` is done, 0 to 1; within `step` (from 0) in phase `compress`, of that step.
+
+        `remaining_s`: what the step itself has measured to be left of it; the job takes at least that.
+        """
         if step is not None:
             self._step, share = step + 1, (step + share) / self._steps
         begin, end = _PHASES[phase]
@@ -42,6 +47,13 @@ class ProgressMeter:
                 steps=self._steps,
                 phase=phase,
                 message=message,
-                eta_s=elapsed / self._fraction * (1 - self._fraction) if self._fraction > _SHARE_FOR_ETA else None,
+                eta_s=self._expect(elapsed, remaining_s),
             )
         )
+
+    def _expect(self, elapsed: float, remaining_s: float | None) -> float | None:
+        """Seconds left. A last step that knows its own time is believed: what follows it is short."""
+        if remaining_s is not None and self._step == self._steps:
+            return remaining_s
+        guess = elapsed / self._fraction * (1 - self._fraction) if self._fraction > _SHARE_FOR_ETA else None
+        return max(guess or 0.0, remaining_s) if remaining_s is not None else guess

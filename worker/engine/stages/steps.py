@@ -9,14 +9,18 @@ from pydantic import BaseModel, Field
 
 from app.contracts.events import Checkpoint, EngineEvent, LayerRecord, Log
 from app.contracts.failure import FaultKind, SlimlineError
+from app.contracts.job_spec import Task
 from app.contracts.recipe import Step
 from worker.engine.data import Dataset
+from worker.engine.device import count_devices
 from worker.engine.graph import Graph
 from worker.engine.methods import find_method
 from worker.engine.methods.method import Record, StepContext
 from worker.engine.samples import Samples
 from worker.engine.session import Array, Device, open_session, run_session
 from worker.engine.stages.agreement import find_disagreement
+from worker.engine.stages.models import RecipeModels
+from worker.engine.stages.partial import PartialCheckpoints
 from worker.engine.stages.progress import ProgressMeter
 
 _STORY_KEY = "slimline.story"
@@ -41,6 +45,9 @@ class StepRunner:
 
     workspace: Path
     calibration: Dataset | None
+    training: Dataset | None
+    task: Task | None
+    models: RecipeModels
     samples: Samples
     expected: Sequence[Array]
     seed: int
@@ -48,19 +55,30 @@ class StepRunner:
     progress: ProgressMeter
     emit: Callable[[EngineEvent], None]
 
-    def run(self, graph: Graph, step: Step, index: int) -> tuple[Graph, Record, Path]:
+    def run(self, graph: Graph, step: Step, index: int, partial: Path | None) -> tuple[Graph, Record, Path]:
         """Step `index` (from 0) applied and accepted: the graph, what was done, and the file it was accepted from.
+
+        `partial` is what an earlier attempt left of it.
 
         Raises SlimlineError, placed in the step: the method's own refusal, or STEP_BROKE_GRAPH.
         """
         record = Record(index, step.method)
+        checkpoints = PartialCheckpoints(self.workspace, index, partial, self.emit)
         context = StepContext(
             record=record,
             calibration=self.calibration,
             samples=self.samples,
             seed=self.seed,
             device=self.device,
-            progress=lambda share, message: self.progress.tell("compress", share, message, index),
+            progress=lambda share, message, remaining_s=None: self.progress.tell(
+                "compress", share, message, index, remaining_s
+            ),
+            training=self.training,
+            task=self.task,
+            models=self.models,
+            checkpoints=checkpoints,
+            say=self.emit,
+            devices=count_devices(self.device),
         )
         self.progress.tell("compress", 0.0, step.method, index)
         try:
@@ -69,6 +87,8 @@ class StepRunner:
             self._accept(result, step, path)
         except SlimlineError as error:
             raise error.at_step(index) from error.__cause__
+        checkpoints.close()
+        self.models.steps[index] = path
         self.progress.tell("compress", 1.0, step.method, index)
         for note in record.notes:
             self.emit(Log(message=f"{step.method}: {note}"))

@@ -18,3 +18,12 @@ def least_of_groups(scores: Floats, keep: int, group: int, axis: int) -> Mask:
     mask = np.zeros(groups.shape, bool)
     np.put_along_axis(mask, ascending[..., : group - keep], values=True, axis=-1)
     return np.moveaxis(mask.reshape(along.shape), -1, axis)
+
+
+def least_of_masked(scores: Floats, mask: Mask, share: float) -> Mask:
+    """True for `round(share * count)` of the `count` weights that `mask` has: the lowest, earlier ones among equals."""
+    places = np.flatnonzero(mask)
+    order = np.argsort(scores.ravel()[places], kind="stable")
+    least = np.zeros(mask.size, bool)
+    least[places[order[: round(share * len(places))]]] = True
+    return least.reshape(mask.shape)

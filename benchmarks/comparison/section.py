@@ -1,4 +1,4 @@
-"""`Section`: a table that is printed for people or as Markdown. What stands in it is said in `report`."""
+"""`Section`: a table that is printed for people or as Markdown. What stands in it is said by each benchmark."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,1 @@
+"""The benchmark of training: what it brings back after compression, and what one update costs."""

@@ -1,0 +1,1 @@
+"""Students: smaller networks made from a graph, to be trained. Nothing is trained here."""
