@@ -44,6 +44,7 @@ bench: install  ## print every ratio the README claims
 	$(BIN)/python -m benchmarks.torch_graph
 	$(BIN)/python -m benchmarks.quantization --quick --peers onnxruntime
 	$(BIN)/python -m benchmarks.pruning --quick
+	$(BIN)/python -m benchmarks.training --quick
 
 up: install  ## everything on one machine, data in ./slimline-data
 	$(BIN)/slimline up --data slimline-data

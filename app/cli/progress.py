@@ -43,19 +43,9 @@ def follow_job(client: Client, job_id: str) -> Resource:
             if event.type == "log" and event.data["level"] == "warning":  # the rest is in the report's notes
                 console.print(event.data["message"], soft_wrap=True)
             elif event.type == "trained":
-                console.print(describe_training(Trained.model_validate(event.data)), soft_wrap=True)
+                console.print(str(Trained.model_validate(event.data)), soft_wrap=True)
             show(event)
     return client.job(job_id)
-
-
-def describe_training(point: Trained) -> str:
-    """A point of a loss curve as a line, such as `step 2, epoch 3: loss 0.412, top1 0.913, 820 samples/s`."""
-    numbers = (("loss", point.loss), (point.metric, point.value))
-    told = [f"{name} {value:.4g}" for name, value in numbers if value is not None]
-    if point.samples_per_s is not None:
-        told.append(f"{point.samples_per_s:.0f} samples/s")
-    where = f"step {point.step + 1}, " + (f"round {point.round}, " if point.round else "")
-    return f"{where}epoch {point.epoch:g}" + (f": {', '.join(told)}" if told else "")
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class TrainingOptions(BaseModel):
         None,
         gt=0,
         le=100,
-        description="At its highest; default 0.01 for sgd; for adamw 1e-3 with BatchNormalization, 5e-4 without",
+        description="At its highest. With BatchNormalization 1e-3 for adamw, 0.01 for sgd; without 5e-4 and 0.003",
     )
     schedule: Literal["cosine", "one_cycle", "step", "constant"] = Field(
         "cosine", description="How the learning rate falls; step: to a tenth at 50 % and again at 75 %"
@@ -154,7 +154,7 @@ class TrainingOptions(BaseModel):
         if self.learning_rate is not None:
             return self.learning_rate
         if self.optimizer == "sgd":
-            return 0.01
+            return 0.01 if is_normalized else 0.003
         return 1e-3 if is_normalized else 5e-4
 
 

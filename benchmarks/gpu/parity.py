@@ -33,7 +33,7 @@ class _Pass:
 
 
 def measure_parity(subject: Subject, device: str) -> Parity:
-    """The same pass forward and backward on both, brought back to the CPU."""
+    """The same passes on both, brought back to the CPU."""
     graph, inputs = Graph.load(subject.model), subject.load_inputs()
     with full_precision():
         here, there = _run(graph, inputs, "cpu"), _run(graph, inputs, device)
@@ -65,14 +65,16 @@ def full_precision() -> Iterator[None]:
 
 
 def _run(graph: Graph, inputs: Sequence[Tensor], device: str) -> _Pass:
-    module = TorchGraph(graph).to(device)
-    outputs = [each for each in module(*(each.to(device) for each in inputs)) if each.is_floating_point()]
-    loss = torch.stack([each.float().square().mean() for each in outputs]).sum()
-    torch.autograd.backward(loss)
+    """Outputs as when it is used; gradients as when it learns, since cuDNN's recurrent layers have none otherwise."""
+    module, moved = TorchGraph(graph).to(device), [each.to(device) for each in inputs]
+    with torch.no_grad():
+        outputs = [each.cpu() for each in module(*moved) if each.is_floating_point()]
+    parts = [each.float().square().mean() for each in module.train()(*moved) if each.is_floating_point()]
+    torch.autograd.backward(torch.stack(parts).sum())
     gradients = {
         name: parameter.grad.cpu() for name, parameter in module.named_parameters() if parameter.grad is not None
     }
-    return _Pass([each.detach().cpu() for each in outputs], gradients)
+    return _Pass(outputs, gradients)
 
 
 def _distance(got: Tensor, wanted: Tensor, floor: float) -> float:

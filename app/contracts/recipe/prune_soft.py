@@ -41,7 +41,7 @@ class PruneSoft(ChannelPruning):
         "as it must until they are zero",
     )
     until: float = Field(
-        0.5, gt=0, le=0.95, description="Share of the training after which they are zero; the rest trains what stays"
+        0.3, gt=0, le=0.95, description="Share of the training after which they are zero; the rest trains what stays"
     )
     train: PrunedTraining = Field(TrainingOptions(epochs=10), description="How it trains")
 

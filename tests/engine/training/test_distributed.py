@@ -1,5 +1,6 @@
 """Training in two processes: the same updates as in one, gone on with after a kill, and nothing left behind."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def test_an_error_in_one_process_is_the_error_of_all(graph: Graph, tmp_path: Pat
     assert caught.value.failure.code == "LABELS_OUT_OF_RANGE"
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_a_transient_failure(graph: Graph, dataset: Dataset) -> None:
     def kill_one(*_: object) -> None:
         [*_, last] = sorted(children())
@@ -269,13 +271,17 @@ def test_they_need_no_network_and_end_with_the_process_that_started_them(
     unshare = ["unshare", "--net", "--map-root-user"]
     can_unshare = shutil.which("unshare") and not subprocess.run([*unshare, "true"], check=False).returncode
     prefix = unshare if can_unshare else []
-    with subprocess.Popen([*prefix, *command(graph, dataset, 10**6, tmp_path)], stdout=subprocess.PIPE) as process:
+    started = [*prefix, *command(graph, dataset, 10**6, tmp_path)]
+    (temporary := tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(started, stdout=subprocess.PIPE, env=environment) as process:
         assert float(process.stdout.readline()) > 0
         ranks = psutil.Process(process.pid).children()
         process.kill()
     assert len(ranks) == 2
     _, alive = psutil.wait_procs(ranks, timeout=20)
     assert not alive
+    assert not list(temporary.glob("slimline-*"))
     if not can_unshare:
         pytest.skip("they ended, but in this machine's network: no other can be made here")
 

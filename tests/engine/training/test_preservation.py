@@ -9,7 +9,7 @@ from torch import nn
 
 from app.contracts.training import TrainingOptions
 from worker.engine.graph import Graph
-from worker.engine.training.layer_choice import weights_read_by
+from worker.engine.training.layer_choice import initializer_of, weights_of_layers, weights_read_by
 from worker.engine.training.optimization import Average, Clipper, make_optimizer
 from worker.engine.training.preservation import Zeros
 
@@ -17,24 +17,18 @@ Builder = Callable[..., onnx.ModelProto]
 
 
 def test_zeros_stay_and_the_rest_moves() -> None:
-    weight = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
-    bias, untrained = nn.Parameter(torch.tensor([0.0, 1.0])), nn.Parameter(torch.zeros(2, 2))
-    zeros = Zeros([weight, bias, untrained])
+    weight, untrained = nn.Parameter(torch.tensor([[1.0, 0.0], [0.0, 2.0]])), nn.Parameter(torch.zeros(2, 2))
+    zeros = Zeros([weight, untrained])
     assert (len(zeros), zeros.share) == (1, 0.5)
-    optimizer = torch.optim.AdamW([weight, bias, untrained], lr=0.1)
+    optimizer = torch.optim.AdamW([weight, untrained], lr=0.1)
     for _ in range(5):
         optimizer.zero_grad()
-        sum((each - 3).square().sum() for each in (weight, bias, untrained)).backward()
+        sum((each - 3).square().sum() for each in (weight, untrained)).backward()
         optimizer.step()
         zeros.keep()
     assert (weight == 0).tolist() == [[False, True], [True, False]]
     assert weight[0, 0] > 1
-    assert (bias != 0).all()
     assert (untrained != 0).all()
-
-
-def test_a_vector_in_disguise_keeps_no_zeros() -> None:
-    assert not Zeros([nn.Parameter(torch.tensor([[[[0.0]], [[1.0]]]]))])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -77,3 +71,13 @@ def test_the_weights_of_chosen_nodes_are_found_also_behind_constants(make_cnn: B
     graph = Graph.from_proto(make_cnn())
     assert weights_read_by(graph, {"conv1", "fc"}) == {"conv1.weight", "conv1.bias", "fc.weight", "fc.bias"}
     assert weights_read_by(graph, set()) == set()
+
+
+def test_weights_of_layers_are_no_biases(make_cnn: Builder) -> None:
+    graph = Graph.from_proto(make_cnn())
+    assert weights_of_layers(graph) == {"conv1.weight", "conv2.weight", "conv3.weight", "fc.weight"}
+
+
+def test_a_parametrized_weight_is_known_by_its_name_in_the_graph() -> None:
+    names = ("layer1.0.weight", "layer1.0.parametrizations.weight.original", "parametrizations.scale.original0")
+    assert [initializer_of(name) for name in names] == ["layer1.0.weight", "layer1.0.weight", "scale"]

@@ -15,6 +15,8 @@ from app.contracts.training import TrainingOptions
 from worker.engine.data import Dataset, open_dataset
 from worker.engine.graph import Graph
 from worker.engine.session import open_session, run_session
+from worker.engine.torch_graph import TorchGraph
+from worker.engine.training.batches import TrainingData
 from worker.engine.training.request import Outcome, Request, Telling
 from worker.engine.training.state import State, read_state, write_state
 from worker.engine.training.training import train
@@ -103,8 +105,6 @@ def test_the_last_judgement_is_that_of_the_artifact(graph: Graph, dataset: Datas
 
 
 def _held_out_accuracy(graph: Graph, dataset: Dataset) -> float:
-    from worker.engine.training.batches import TrainingData
-
     data, session = TrainingData(dataset, graph, TrainingOptions(), 0, "cpu"), open_session(to_bytes(graph))
     right = [
         run_session(session, {"x": batch.inputs[0].numpy()})[0].argmax(1) == batch.labels.numpy()
@@ -231,3 +231,18 @@ def test_nothing_to_train_is_a_refusal(graph: Graph, dataset: Dataset) -> None:
     with pytest.raises(SlimlineError) as caught:
         run(graph, dataset, FAST, layers=set())
     assert caught.value.failure.code == "NOTHING_TO_TRAIN"
+
+
+def test_channels_last_is_the_same_network(graph: Graph, dataset: Dataset) -> None:
+    """What a GPU gets, on the CPU: images and weights in another order in memory."""
+    images = torch.from_numpy(next(dataset.batches(graph.inputs, 16)).feed["x"])
+    module, last = TorchGraph(graph), TorchGraph(graph).to(memory_format=torch.channels_last)
+    outputs = [module(images)[0], last(images.contiguous(memory_format=torch.channels_last))[0]]
+    torch.testing.assert_close(*outputs)
+    for output in outputs:
+        output.square().sum().backward()
+    for mine, theirs in zip(module.parameters(), last.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+    before = to_bytes(graph)
+    last.write_back()
+    assert to_bytes(graph) == before

@@ -25,6 +25,7 @@ from worker.engine.training.prefetch import prefetch
 
 _BATCH_SIZES: dict[Device, int] = {"cpu": 64, "cuda": 128}
 _FEWEST_UPDATES = 8
+_IMAGE_RANK = 4
 _MOST_DECODERS = 4
 _CLASSES: tuple[Task | None, ...] = (None, "classification", "segmentation")
 _ORDER, _CHANGES, _STATISTICS, _HELD_OUT = range(4)
@@ -166,7 +167,14 @@ class TrainingData:
     def _move(self, batch: TrainingBatch) -> TrainingBatch:
         if self.device == "cpu":
             return batch
-        moved = [each.pin_memory().to(self.device, non_blocking=True) for each in batch.inputs]
+        moved = [
+            each.pin_memory().to(
+                self.device,
+                non_blocking=True,
+                memory_format=torch.channels_last if each.dim() == _IMAGE_RANK else torch.preserve_format,
+            )
+            for each in batch.inputs
+        ]
         labels = None if batch.labels is None else batch.labels.to(self.device, non_blocking=True)
         return replace(batch, inputs=moved, labels=labels)
 

@@ -1,4 +1,4 @@
-"""Which weights move where `include` and `exclude` name layers: all that the chosen layers read, and nothing else."""
+"""Which weights of a module belong to which layers: for those that move, and those that may be sparse."""
 
 from collections.abc import Collection, Iterator
 
@@ -10,6 +10,17 @@ from worker.engine.graph import Graph
 def weights_read_by(graph: Graph, nodes: Collection[str]) -> set[str]:
     """Names of the initializers that nodes of these names read, also through nodes that compute from constants only."""
     return {name for node in graph.nodes() if node.name in nodes for name in _constants(node)}
+
+
+def weights_of_layers(graph: Graph) -> set[str]:
+    """Names of the initializers that layers multiply by: no biases, no scales."""
+    return {weight.name or "" for layer in graph.layers() for weight in layer.weights}
+
+
+def initializer_of(parameter: str) -> str:
+    """The name in the graph of a parameter that may be parametrized."""
+    path, marker, rest = parameter.partition("parametrizations.")
+    return f"{path}{rest.rpartition('.original')[0]}" if marker else parameter
 
 
 def _constants(node: ir.Node) -> Iterator[str]:

@@ -4,22 +4,16 @@ from collections.abc import Iterable
 
 import torch
 
-from worker.engine.training.optimization import is_matrix, is_scale
-
 
 class Zeros:
-    """The zeros among weights, put back after each update.
+    """The zeros among `weights`, put back after each update; not of weights that are zero altogether."""
 
-    Vectors are left out, as many biases begin at zero, and so are weights that are zero altogether.
-    """
-
-    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def __init__(self, weights: Iterable[torch.nn.Parameter]) -> None:
         self._masks: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-        for parameter in parameters:
-            if is_matrix(parameter.shape) and not is_scale(parameter):
-                zeros = parameter.detach() == 0
-                if zeros.any() and not zeros.all():
-                    self._masks.append((parameter, zeros))
+        for weight in weights:
+            zeros = weight.detach() == 0
+            if zeros.any() and not zeros.all():
+                self._masks.append((weight, zeros))
 
     @property
     def share(self) -> float:
@@ -33,5 +27,5 @@ class Zeros:
     @torch.no_grad()
     def keep(self) -> None:
         """Put them back, in place."""
-        for parameter, mask in self._masks:
-            parameter.masked_fill_(mask, 0)
+        for weight, mask in self._masks:
+            weight.masked_fill_(mask, 0)

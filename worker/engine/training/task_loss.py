@@ -39,7 +39,6 @@ class ClassLabels:
         self._check(batch)
         return mixed_labels(batch, torch.int64)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it so
     def _check(self, batch: TrainingBatch) -> None:
         indices = set(batch.indices.tolist())
         if batch.labels is None or indices <= self._known:

@@ -95,11 +95,9 @@ class Teacher:
     def _run(self, batch: TrainingBatch) -> Answer:
         return self._wanted.read(self._graph.run(self._watch, batch))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it so
     def _recall(self, batch: TrainingBatch) -> list[torch.Tensor] | None:
         return self._store.find(batch.indices.tolist())
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the same
     def _remember(self, batch: TrainingBatch, answer: Answer) -> None:
         self._store.put(batch.indices.tolist(), answer)
 

@@ -10,6 +10,7 @@ from worker.engine.torch_graph import TorchGraph
 from worker.engine.training.batch import TrainingBatch
 from worker.engine.training.batch_norm import BatchNorms
 from worker.engine.training.batches import TrainingData
+from worker.engine.training.layer_choice import initializer_of, weights_of_layers
 from worker.engine.training.objective import Objective
 from worker.engine.training.optimization import Average
 from worker.engine.training.preservation import Zeros
@@ -31,9 +32,9 @@ class Trainee:
         self.objective, self._rewriting, self._regularizer = objective, rewriting, request.regularizer
         self._task, options = request.task, request.options
         self._tensors = trained_tensors(objective)
-        rounded = {f"student.{name}" for name in rewriting.rounded}
-        pruned = [each for name, each in self._tensors.items() if name not in rounded and options.keep_zeros]
-        self.zeros = Zeros(each for each in pruned if isinstance(each, torch.nn.Parameter))
+        sparse = weights_of_layers(rewriting.graph).difference(rewriting.rounded) if options.keep_zeros else ()
+        learning = objective.student.named_parameters()
+        self.zeros = Zeros(each for name, each in learning if each.requires_grad and initializer_of(name) in sparse)
         self.norms = BatchNorms(rewriting.graph, objective.student)
         self._average = Average(self._tensors, options.ema) if options.ema else None
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 import torch
 
 from app.contracts.failure import SlimlineError
+from worker.engine.session import Device
 from worker.engine.torch_graph import TorchGraph
 from worker.engine.training.batches import TrainingData, check_labels_vary
 from worker.engine.training.distributed.launch import train_together, why_not_together
 from worker.engine.training.distributed.sharing import share_gradients
 from worker.engine.training.distributed.team import ALONE, Team
 from worker.engine.training.goal import Goal
-from worker.engine.training.layer_choice import weights_read_by
+from worker.engine.training.layer_choice import initializer_of, weights_read_by
 from worker.engine.training.loop import Loop, Setting
 from worker.engine.training.objective import Objective, build_objective
 from worker.engine.training.optimization import Clipper, make_optimizer
@@ -55,7 +56,7 @@ def train_in(team: Team, request: Request) -> Outcome:
     student = TorchGraph(rewriting.graph)
     rewriting.attach(student)
     _freeze(student, rewriting, request)
-    student.to(request.device)
+    _place(student, request.device)
     with closing(data.training_batches(_KNOWN_SAMPLES)) as samples:
         rewriting.begin(student, samples)
     objective = _make_objective(student, data, request)
@@ -65,7 +66,7 @@ def train_in(team: Team, request: Request) -> Outcome:
     if not team.is_alone:
         _share(updater, trainee, data, team)
     if request.options.compile:
-        updater.forward = torch.compile(updater.forward)
+        student.compile()  # losses and the teacher's store stay as they are: they are little work
     setting = Setting(request.options, rate, request.seed, request.device, request.checkpoints, request.telling, team)
     loop = Loop(trainee, data, updater, setting)
     loop.run()
@@ -75,9 +76,15 @@ def train_in(team: Team, request: Request) -> Outcome:
 
 
 def _may_renormalize(request: Request, data: TrainingData) -> bool:
-    """Not of a part of the network, nor with few samples, nor where a regularizer draws to zero what it scales up."""
-    is_whole = request.layers is None and request.regularizer is None
-    return request.options.renormalize and is_whole and data.batch_size >= SMALLEST_NORMED
+    """Not a part of the network, nor with few samples at a time."""
+    return request.options.renormalize and request.layers is None and data.batch_size >= SMALLEST_NORMED
+
+
+def _place(student: TorchGraph, device: Device) -> None:
+    """On a GPU convolutions are fastest with channels last."""
+    student.to(device)
+    if device == "cuda":
+        student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
 
 
 def _freeze(student: TorchGraph, rewriting: Rewriting, request: Request) -> None:
@@ -85,7 +92,7 @@ def _freeze(student: TorchGraph, rewriting: Rewriting, request: Request) -> None
     if request.layers is not None:
         moving = weights_read_by(rewriting.graph, request.layers)
         for name, parameter in student.named_parameters():
-            if _initializer(name) not in moving:
+            if initializer_of(name) not in moving:
                 parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in student.parameters()):
         raise SlimlineError(
@@ -93,12 +100,6 @@ def _freeze(student: TorchGraph, rewriting: Rewriting, request: Request) -> None
             "no chosen layer has weights that gradients reach",
             hint="Widen `include`; train before steps that make integers of products, such as quantize.dynamic.",
         )
-
-
-def _initializer(parameter: str) -> str:
-    """The name in the graph of a parameter that may be parametrized."""
-    path, marker, rest = parameter.partition("parametrizations.")
-    return f"{path}{rest.rpartition('.original')[0]}" if marker else parameter
 
 
 def _make_objective(student: TorchGraph, data: TrainingData, request: Request) -> Objective:

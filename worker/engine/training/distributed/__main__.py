@@ -1,6 +1,7 @@
 """One process of a training, started by `launch`: it trains its part of every update. Not meant for people."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -51,7 +52,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is the parent's to tell
     folder, team = Path(sys.argv[1]), Team(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     say = _open_voice()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     try:
         _train(folder, team, say)
     except SlimlineError as error:
@@ -107,8 +108,9 @@ def _open_voice() -> Say:
     return say
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     os.read(sys.stdin.fileno(), 1)  # nothing is ever written: it returns when the other end is closed
+    shutil.rmtree(folder, ignore_errors=True)  # which the parent had no time for
     os._exit(1)
 
 
