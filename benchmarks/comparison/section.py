@@ -1,4 +1,4 @@
-"""`Section`: a table that is printed for people or as Markdown. What stands in it is said by each benchmark."""
+"""`Section`: a table that is printed for people or as Markdown, and reports of them. Benchmarks fill their own."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.comparison.tables import make_table
+from benchmarks.comparison.goals import Goal
+from benchmarks.comparison.tables import make_table, print_goals, print_missed
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,20 @@ class Section:
         print()
         for failure in self.failures:
             print(f"- {failure}")
+
+
+def print_report(sections: Sequence[Section], legend: str, goals: Sequence[Goal], console: Console) -> None:
+    """For people: all sections that have anything, what their words mean, and the goals."""
+    for section in sections:
+        if section.lines:
+            section.print_to(console)
+    console.print(legend, markup=False, highlight=False)
+    print_goals(goals, console)
+
+
+def print_document(sections: Sequence[Section], goals: Sequence[Goal]) -> None:
+    """For documents: the same with the goals that are missed."""
+    for section in sections:
+        if section.lines:
+            section.print_markdown()
+    print_missed(goals)

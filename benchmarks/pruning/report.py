@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.comparison.goals import Goal
-from benchmarks.comparison.section import Section
-from benchmarks.comparison.tables import number, print_goals, print_missed, short
+from benchmarks.comparison.section import Section, print_document, print_report
+from benchmarks.comparison.tables import number, short
 from benchmarks.pruning.accuracy import Comparison
 from benchmarks.pruning.analysis import Analysis
 from benchmarks.pruning.rows import AMOUNTS, Pruned, Row, equal_to
@@ -44,23 +44,17 @@ class Results:
 
 
 def print_tables(results: Results, console: Console) -> None:
-    """All sections that have anything, and the goals."""
-    for section in _sections(results):
-        section.print_to(console)
-    console.print(LEGEND, markup=False, highlight=False)
-    print_goals(results.goals, console)
+    """For people."""
+    print_report(_sections(results), LEGEND, results.goals, console)
 
 
 def print_markdown(results: Results) -> None:
-    """The same for docs/pruning.md, with the goals that are missed."""
-    for section in _sections(results):
-        section.print_markdown()
-    print_missed(results.goals)
+    """For docs/pruning.md."""
+    print_document(_sections(results), results.goals)
 
 
-def _sections(results: Results) -> list[Section]:
-    every = (_sample_section(results), _duel_section(results), _score_section(results), _analysis_section(results))
-    return [section for section in every if section.lines]
+def _sections(results: Results) -> Sequence[Section]:
+    return (_sample_section(results), _duel_section(results), _score_section(results), _analysis_section(results))
 
 
 def _sample_section(results: Results) -> Section:

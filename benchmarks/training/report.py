@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.comparison.goals import Goal
-from benchmarks.comparison.section import Section
-from benchmarks.comparison.tables import number, print_goals, print_missed
+from benchmarks.comparison.section import Section, print_document, print_report
+from benchmarks.comparison.tables import number
 from benchmarks.training.found import Found
 from benchmarks.training.qat import Agreement
 from benchmarks.training.step_time import StepTime
@@ -46,24 +46,18 @@ class Results:
 
 
 def print_tables(results: Results, console: Console) -> None:
-    """All sections that have anything, and the goals."""
-    for section in _sections(results):
-        section.print_to(console)
-    console.print(LEGEND, markup=False, highlight=False)
-    print_goals(results.goals, console)
+    """For people."""
+    print_report(_sections(results), LEGEND, results.goals, console)
 
 
 def print_markdown(results: Results) -> None:
-    """The same for docs/training.md, with the goals that are missed."""
-    for section in _sections(results):
-        section.print_markdown()
-    print_missed(results.goals)
+    """For docs/training.md."""
+    print_document(_sections(results), results.goals)
 
 
-def _sections(results: Results) -> list[Section]:
+def _sections(results: Results) -> Sequence[Section]:
     tables = [section for found in results.found for section in (_trial_section(found), _versus_section(found))]
-    every = (*tables, _agreement_section(results), _time_section(results))
-    return [section for section in every if section.lines]
+    return (*tables, _agreement_section(results), _time_section(results))
 
 
 def _trial_section(found: Found) -> Section:

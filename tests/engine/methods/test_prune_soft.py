@@ -64,7 +64,7 @@ def test_it_loses_less_than_one_shot_with_the_same_training(trained: onnx.ModelP
 
 
 def test_what_goes_has_shrunk_before(make_cnn: Builder, learn_step: Learn) -> None:
-    soft = learn_step(make_cnn(channels=16), 'prune.soft:amount=0.5,train={"steps":100,"batch_size":32}')
+    soft = learn_step(make_cnn(channels=16), 'prune.soft:amount=0.5,until=0.5,train={"steps":100,"batch_size":32}')
     note = next(note for note in soft.record.notes if "of the norm was left" in note)
     assert float(note.split("at most ")[1].split("%")[0]) <= 2
 

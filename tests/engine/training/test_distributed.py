@@ -196,7 +196,9 @@ def test_a_process_that_dies_is_a_transient_failure(graph: Graph, dataset: Datas
 
 def test_what_no_file_can_hold_is_trained_in_one_process(graph: Graph, dataset: Dataset) -> None:
     class Nothing:
-        def penalty(self, _: TorchGraph) -> None:
+        bears_normalization = True
+
+        def after_backward(self, _: TorchGraph) -> None:
             return None
 
         def after_update(self, *_: object) -> None:

@@ -13,14 +13,15 @@ from worker.engine.measure.comparison import Judge
 from worker.engine.methods.method import Method, StepContext
 from worker.engine.pruning.choice import Choice
 from worker.engine.pruning.decision import decide
-from worker.engine.pruning.report import find_obstacle, record_layers, tell_what_is_left
-from worker.engine.pruning.retraining import ask_for_training, part_of
+from worker.engine.pruning.report import find_obstacles, record_layers, tell_what_is_left
+from worker.engine.pruning.retraining import part_of
 from worker.engine.pruning.scores import score_by_weights
 from worker.engine.pruning.selection import Selection, select_groups
 from worker.engine.pruning.sparsity import Drawn, GroupLasso, Sparsity, Vanishing, share_left
 from worker.engine.pruning.unit_slices import find_without_batch_norm, norms_in, shrinkable
 from worker.engine.quantization.gate import refuse_quantized
 from worker.engine.session import open_graph
+from worker.engine.training.asking import ask_for_training
 from worker.engine.training.request import Outcome
 from worker.engine.training.training import train
 from worker.engine.wording import counted
@@ -59,15 +60,11 @@ class SoftPruning(Method[PruneSoft]):
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """See `Method.obstacle`."""
-        return self.obstacles(graph)[layer.name]
+        return find_obstacles(graph)[layer.name]
 
     def obstacles(self, graph: Graph) -> dict[str, str | None]:
         """See `Method.obstacles`."""
-        try:
-            groups = find_groups(graph)
-        except SlimlineError as error:
-            return dict.fromkeys((layer.name for layer in graph.layers()), error.failure.message)
-        return {layer.name: find_obstacle(groups, layer) for layer in graph.layers()}
+        return find_obstacles(graph)
 
 
 def _make_sparsity(groups: Groups, selection: Selection, step: PruneSoft, context: StepContext) -> Sparsity:

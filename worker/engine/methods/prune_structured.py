@@ -15,7 +15,7 @@ from worker.engine.methods.method import Method, Record, StepContext
 from worker.engine.pruning.decision import Way, decide
 from worker.engine.pruning.iterative import prune_in_rounds
 from worker.engine.pruning.lineage import choose_among
-from worker.engine.pruning.report import find_obstacle, record_layers, tell_what_is_left
+from worker.engine.pruning.report import find_obstacles, record_layers, tell_what_is_left
 from worker.engine.pruning.rounds import ONLY, Round, on_the_way
 from worker.engine.pruning.scores import score_units
 from worker.engine.pruning.selection import select_groups
@@ -48,15 +48,11 @@ class StructuredPruning(Method[PruneStructured]):
 
     def obstacle(self, graph: Graph, layer: Layer) -> str | None:
         """See `Method.obstacle`."""
-        return self.obstacles(graph)[layer.name]
+        return find_obstacles(graph)[layer.name]
 
     def obstacles(self, graph: Graph) -> dict[str, str | None]:
         """See `Method.obstacles`."""
-        try:
-            groups = find_groups(graph)
-        except SlimlineError as error:
-            return dict.fromkeys((layer.name for layer in graph.layers()), error.failure.message)
-        return {layer.name: find_obstacle(groups, layer) for layer in graph.layers()}
+        return find_obstacles(graph)
 
 
 def _prune(step: PruneStructured, start: Graph, graph: Graph, context: StepContext, now: Round) -> Graph:

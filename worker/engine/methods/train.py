@@ -9,7 +9,7 @@ from worker.engine.methods.method import Method, StepContext, split_layers
 from worker.engine.students.context import StudentContext
 from worker.engine.students.student import make_student
 from worker.engine.tensors.similarity import sqnr_db
-from worker.engine.training.request import Request
+from worker.engine.training.asking import ask_for_training
 from worker.engine.training.rewritings import rewrite
 from worker.engine.training.training import train
 
@@ -26,7 +26,7 @@ class Training(Method[Train]):
         layers = split_layers(student, step, context, lambda _, layer: untrained.get(layer.name))
         if not layers:
             raise context.record.refusal("NOTHING_TO_TRAIN", "Train before the step that makes integers of weights.")
-        outcome = train(_make_request(student, step, layers, context))
+        outcome = train(ask_for_training(student, step, step, context))
         for layer in layers:
             context.record.done(layer, sqnr_db=_change(student, outcome.graph, layer))
         context.record.notes += outcome.notes
@@ -50,25 +50,6 @@ def _find_student(graph: Graph, distill: Distillation | None, context: StepConte
         graph = context.models.find(wanted.model)
     return make_student(
         graph, wanted, StudentContext(context.samples, context.seed, context.device, context.record.note)
-    )
-
-
-def _make_request(student: Graph, step: Train, layers: list[Layer], context: StepContext) -> Request:
-    if context.training is None:
-        raise ValueError("the recipe was not checked for its data")
-    is_partial = bool(step.include or step.exclude)
-    return Request(
-        graph=student,
-        options=step,
-        data=context.training,
-        device=context.device,
-        seed=context.seed,
-        task=context.task,
-        teacher=context.models.find(step.distill.teacher) if step.distill else None,
-        layers=frozenset(layer.name for layer in layers) if is_partial else None,
-        checkpoints=context.checkpoints,
-        telling=context.telling(),
-        processes=context.devices,
     )
 
 

@@ -11,9 +11,10 @@ from app.contracts.recipe import Step
 from app.contracts.training import PruningSchedule, TrainingOptions
 from worker.engine.graph import Graph
 from worker.engine.methods.method import Record, StepContext
-from worker.engine.pruning.retraining import ask_for_training, part_of
+from worker.engine.pruning.retraining import part_of
 from worker.engine.pruning.round_records import join_records, measure_change, tell_rounds, tell_training
 from worker.engine.pruning.rounds import Round
+from worker.engine.training.asking import ask_for_training
 from worker.engine.training.checkpoints import Part
 from worker.engine.training.request import Outcome
 from worker.engine.training.training import train

@@ -41,6 +41,15 @@ def find_obstacle(groups: Groups, layer: Layer) -> str | None:
     return None if own else groups.obstacle(layer)
 
 
+def find_obstacles(graph: Graph) -> dict[str, str | None]:
+    """The obstacle of every layer by name, where `graph` can be analysed or not."""
+    try:
+        groups = find_groups(graph)
+    except SlimlineError as error:
+        return dict.fromkeys((layer.name for layer in graph.layers()), error.failure.message)
+    return {layer.name: find_obstacle(groups, layer) for layer in graph.layers()}
+
+
 def describe_channels(graph: Graph) -> dict[str, ChannelFacts]:
     """For every layer by name, what of its output channels can go, and what goes with it."""
     try:

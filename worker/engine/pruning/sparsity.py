@@ -30,6 +30,8 @@ class Drawn:
 class Sparsity(ABC):
     """Shrinks units until the share `until` of the training; from then on those that go are zero."""
 
+    bears_normalization = False
+
     def __init__(self, drawn: Drawn, until: float) -> None:
         self.drawn = drawn
         self._until = until
@@ -39,8 +41,8 @@ class Sparsity(ABC):
         self.left: float | None = None
         """The most of its former norm that a unit had when it was set to zero; None before."""
 
-    def penalty(self, student: TorchGraph) -> None:  # noqa: B027 - for all of them there is none
-        """Nothing is added to the loss."""
+    def after_backward(self, student: TorchGraph) -> None:  # noqa: B027 - for most, gradients are as they are
+        """See `Regularizer.after_backward`."""
 
     def after_update(self, student: TorchGraph, done: float) -> None:
         """Shrink units of the student, or keep them at zero."""
@@ -76,13 +78,21 @@ class Sparsity(ABC):
 class Vanishing(Sparsity):
     """Chosen units shrink: the norm of each stays below a line that falls evenly from what it was to zero.
 
-    The strength that this takes grows, as in growing regularization (Wang et al. 2021), and needs no tuning.
+    The strength that this takes grows, as in growing regularization (Wang et al. 2021), and needs no tuning. They do
+    not learn meanwhile: behind a normalization, small weights would have large gradients, and grow again.
     """
+
+    bears_normalization = True
 
     def __init__(self, drawn: Drawn, until: float, going: torch.Tensor) -> None:
         """`going` [U] is True for the chosen."""
         super().__init__(drawn, until)
         self._going = going
+
+    def after_backward(self, student: TorchGraph) -> None:
+        """Take the gradients of the chosen."""
+        slices = self._slices = self._slices or UnitSlices(student, self.drawn.members, len(self.drawn.norms))
+        slices.scale_gradients((~self._going).float().to(slices.device))
 
     def choose(self, norms: torch.Tensor) -> torch.Tensor:
         """Always the same."""

@@ -49,6 +49,13 @@ class _Slices:
     axis: int
     units: torch.Tensor
 
+    def spread(self, factors: torch.Tensor) -> torch.Tensor:
+        """Factors of units [U] as those of the slices, 1 where none is, in a shape that broadcasts to the weight."""
+        shape = [1] * self.weight.dim()
+        shape[self.axis] = -1
+        padded = torch.cat([factors, factors.new_ones(1)])
+        return padded[self.units].to(self.weight.dtype).reshape(shape)
+
 
 class UnitSlices:
     """What of the weights of `student` that learn goes with each of `count` units, by `members` of its graph."""
@@ -75,11 +82,15 @@ class UnitSlices:
     @torch.no_grad()
     def scale(self, factors: torch.Tensor) -> None:
         """Multiply what goes with each unit, in place; `factors` [U]."""
-        padded = torch.cat([factors, factors.new_ones(1)])
         for each in self._slices:
-            shape = [1] * each.weight.dim()
-            shape[each.axis] = -1
-            each.weight.mul_(padded[each.units].to(each.weight.dtype).reshape(shape))
+            each.weight.mul_(each.spread(factors))
+
+    @torch.no_grad()
+    def scale_gradients(self, factors: torch.Tensor) -> None:
+        """The same with gradients, where there are any."""
+        for each in self._slices:
+            if each.weight.grad is not None:
+                each.weight.grad.mul_(each.spread(factors))
 
 
 def norms_in(graph: Graph, members: Sequence[Member], count: int) -> torch.Tensor:

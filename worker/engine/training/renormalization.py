@@ -144,19 +144,24 @@ def _is_normalizable(node: ir.Node) -> bool:
 
 
 def _normalize(graph: Graph, editor: Editor, node: ir.Node) -> _Site:
-    """Put a BatchNormalization behind `node` that does nothing yet; what comes out of it has the output's name."""
+    """Put a BatchNormalization behind `node` that does nothing yet; what comes out of it has the output's name.
+
+    The convolution's bias is its bias now, under the same name: what goes with a channel still goes with it.
+    """
     weight, bias = node.inputs[1], node.inputs[_BIAS]
     output, owner = node.outputs[0], node.graph
     if weight is None or bias is None or owner is None:
         raise ValueError(f"{node.name} has no weights of its own")
-    name, shift = output.name or "", graph.array(bias)
-    ones = np.ones_like(shift)
-    arrays = {"scale": np.sqrt(ones + np.float32(EPSILON)), "bias": shift, "mean": 0 * ones, "variance": ones}
+    name, ones = output.name or "", np.ones_like(graph.array(bias))
+    arrays = {"scale": np.sqrt(ones + np.float32(EPSILON)), "mean": 0 * ones, "variance": ones}
     values = {part: editor.initializer(owner, f"{name}_norm_{part}", array) for part, array in arrays.items()}
+    values["bias"] = bias
     node.resize_inputs(_BIAS)
     readers = list(output.uses())
     output.name = editor.free_name(f"{name}_raw")
-    norm = editor.node("BatchNormalization", [output, *values.values()], [name], [ir.AttrFloat32("epsilon", EPSILON)])
+    norm = editor.node(
+        "BatchNormalization", [output, *(values[part] for part in _PARTS)], [name], [ir.AttrFloat32("epsilon", EPSILON)]
+    )
     owner.insert_after(node, norm)
     norm.outputs[0].type, norm.outputs[0].shape = output.type, output.shape
     for reader, index in readers:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
-
 from app.contracts.events import Trained
 from app.contracts.job_spec import Task
 from app.contracts.training import TrainingOptions
@@ -19,8 +17,11 @@ from worker.engine.training.checkpoints import Checkpoints, Forgotten
 class Regularizer(Protocol):
     """What draws weights somewhere while they learn, such as to zero. `student` is the module in training."""
 
-    def penalty(self, student: TorchGraph) -> torch.Tensor | None:
-        """What is added to the loss of an update, a scalar."""
+    bears_normalization: bool
+    """Whether weights may be normalised behind, where their size has no effect."""
+
+    def after_backward(self, student: TorchGraph) -> None:
+        """Change gradients, in place."""
 
     def after_update(self, student: TorchGraph, done: float) -> None:
         """Change weights in place or grow stronger; `done` is the share of the training behind, 0 to 1."""

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import torch
-
 from worker.engine.torch_graph import TorchGraph
 from worker.engine.training.batch import TrainingBatch
 from worker.engine.training.batch_norm import BatchNorms
@@ -47,9 +45,10 @@ class Trainee:
         """Training mode for `samples` at once; too few to normalise by run as when it is used."""
         self.student.train(not self.norms or samples >= SMALLEST_NORMED)
 
-    def penalty(self) -> torch.Tensor | None:
-        """What is added to the loss."""
-        return self._regularizer.penalty(self.student) if self._regularizer else None
+    def after_backward(self) -> None:
+        """Let the regularizer change gradients."""
+        if self._regularizer is not None:
+            self._regularizer.after_backward(self.student)
 
     def after_update(self, update: int, done: float) -> None:
         """Bring the weights back to what they may be, and average them."""

@@ -76,8 +76,9 @@ def train_in(team: Team, request: Request) -> Outcome:
 
 
 def _may_renormalize(request: Request, data: TrainingData) -> bool:
-    """Not a part of the network, nor with few samples at a time."""
-    return request.options.renormalize and request.layers is None and data.batch_size >= SMALLEST_NORMED
+    """Not of a part, nor with few samples at a time, nor where a regularizer goes by the size of weights."""
+    is_borne = request.regularizer is None or request.regularizer.bears_normalization
+    return request.options.renormalize and is_borne and request.layers is None and data.batch_size >= SMALLEST_NORMED
 
 
 def _place(student: TorchGraph, device: Device) -> None:
@@ -138,7 +139,7 @@ def _make_updater(objective: Objective, trainee: Trainee, data: TrainingData, re
         on_halved=on_halved,
         scaler=torch.amp.GradScaler() if precision.dtype is torch.float16 and request.device == "cuda" else None,
         clip=Clipper(objective, options.clip).clip,
-        penalty=trainee.penalty,
+        after_backward=trainee.after_backward,
     )
 
 

@@ -14,7 +14,6 @@ from worker.engine.wording import counted
 
 _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to allocate", "bad_alloc")
 Forward = Callable[[TrainingBatch], tuple[torch.Tensor, Mapping[str, torch.Tensor], object]]
-Penalty = Callable[[], torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Updater:
     on_halved: Callable[[int], None]
     scaler: torch.amp.GradScaler | None = None
     clip: Callable[[], None] = lambda: None
-    penalty: Penalty = lambda: None
+    after_backward: Callable[[], None] = lambda: None
     team: Team = ALONE
     hold_back: Callable[[], AbstractContextManager[object]] = nullcontext
     """Within, gradients are not shared with the team yet."""
@@ -91,10 +90,7 @@ class Updater:
                 self._backward(total * weight)
             for name, value in {"total": total.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + value.float() * weight
-        extra = self.penalty()
-        if extra is not None:
-            self._backward(extra)
-            sums["penalty"] = extra.detach()
+        self.after_backward()
         return sums
 
     def _backward(self, loss: torch.Tensor) -> None:
