@@ -6,20 +6,18 @@ from benchmarks.training.recipes import HALF, Options, train
 from benchmarks.training.running import Bench
 from benchmarks.training.trials import Trial
 
-ROUNDS = 4
+ROUNDS = 3
 TRIALS = 3
 
 
 def measure_pruning(bench: Bench, material: Material, budget: Options, updates: int) -> Found:
-    """Rounds take half of the updates, and the rest comes after them; soft pruning trains once."""
+    """Rounds share the updates evenly; soft pruning trains once."""
     found = Found("Half of the MACs with as many updates")
     soft: Options = {**HALF, "method": "prune.soft", "train": {**budget, "steps": updates}}
-    each = updates // 2 // ROUNDS
-    rounds = {"steps": ROUNDS, "train": {**budget, "steps": each}}
-    after = train(budget, steps=updates - each * ROUNDS)
+    rounds = {"steps": ROUNDS, "train": {**budget, "steps": updates // ROUNDS}}
     one_shot, *others = found.results = [
         bench.measure(material, Trial("one-shot", [HALF, train(budget, steps=updates)])),
-        bench.measure(material, Trial(f"{ROUNDS} rounds", [{**HALF, "schedule": rounds}, after])),
+        bench.measure(material, Trial(f"{ROUNDS} rounds", [{**HALF, "schedule": rounds}])),
         bench.measure(material, Trial("soft", [soft])),
     ]
     for other in others:
