@@ -42,6 +42,13 @@ class SlimlineError(Exception):
         super().__init__(message)
         self.failure = Failure(kind=kind, code=code, message=message, step=step, node=node, hint=hint)
 
+    @classmethod
+    def of(cls, failure: Failure) -> "SlimlineError":
+        """The error that `failure` was told of, as by another process."""
+        error = cls(failure.code, failure.message, kind=failure.kind)
+        error.failure = failure
+        return error
+
     def at_step(self, step: int) -> "SlimlineError":
         """The same failure, placed in recipe step `step` unless it already names one."""
         if self.failure.step is None:
@@ -49,10 +56,4 @@ class SlimlineError(Exception):
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.failure,)
-
-
-def _rebuild(failure: Failure) -> SlimlineError:
-    error = SlimlineError(failure.code, failure.message, kind=failure.kind)
-    error.failure = failure
-    return error
+        return SlimlineError.of, (self.failure,)

@@ -77,7 +77,8 @@ class Distillation(BaseModel):
         "auto", description="For the loss `feature`: which tensors; auto finds those of one name, or of one shape"
     )
     cache: bool | None = Field(
-        None, description="Keep the teacher's outputs after the first epoch; by default where that fits and inputs stay"
+        None,
+        description="Ask the teacher once, before training; by default where its outputs fit and inputs stay",
     )
     student: Student | None = Field(None, description="Default: the graph that the step is given")
 

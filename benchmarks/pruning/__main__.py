@@ -14,20 +14,17 @@ in one process on one thread. A missed goal is printed as missed; with --strict 
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from benchmarks.comparison.command import add_output, add_shared, describe_machine
 from benchmarks.comparison.environment import CACHE, installed_versions, python_of
 from benchmarks.comparison.goals import Goal
-from benchmarks.comparison.processes import REPOSITORY
 from benchmarks.comparison.progress import Progress
 from benchmarks.comparison.tables import WIDTH
 from benchmarks.pruning.accuracy import CLASSIFIERS, Comparison, Contest
@@ -41,7 +38,6 @@ from benchmarks.pruning.rows import Row
 from benchmarks.pruning.running import Runner
 from benchmarks.pruning.samples import measure_file, sample_files
 from benchmarks.zoo import Size
-from worker.engine.versions import versions
 
 SECTIONS = ("samples", "native", "accuracy", "analysis")
 QUICK: Collection[str] = ("digits", "resnet20_cifar10_jpegtuned", "lstm", "hfvit", "resnet", "shufflenet", "vit")
@@ -137,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.markdown:
         print_markdown(results)
     if asked.json:
-        about = {"machine": _machine(), "torch-pruning": bench.runner.version, "quick": asked.quick}
+        about = {"machine": describe_machine(), "torch-pruning": bench.runner.version, "quick": asked.quick}
         asked.json.write_text(json.dumps(about | results.as_json(), indent=2, default=str))
     return 1 if asked.strict and not all(goal.met for goal in results.goals) else 0
 
@@ -167,25 +163,17 @@ def _runner(asked: argparse.Namespace, folder: Path) -> Runner:
     return Runner(asked.peer_python if version else None, version or "", folder, asked.kept, refresh=asked.refresh)
 
 
-def _machine() -> dict[str, Any]:
-    return {"platform": platform.platform(), "cores": os.cpu_count(), "versions": versions()}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--shared", type=Path, default=REPOSITORY.parent / "shared", help="folder with models/ and data/")
+    add_shared(parser)
     add("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="NAME", help=f"of {', '.join(SECTIONS)}")
     add("--models", nargs="+", metavar="NAME", help="names in any section; default: all")
     add("--peer-python", type=Path, default=python_of(ENVIRONMENT), help="has Torch-Pruning (default: %(default)s)")
     add("--kept", type=Path, default=CACHE / "kept-pruning", help="where exports and the peer's results are kept")
     add("--refresh", action="store_true", help="export and run the peer anew")
     add("--quick", action="store_true", help="few and small models, fewer evaluation samples, short latencies")
-    add("--json", type=Path, metavar="FILE", help="write every figure there")
-    add(
-        "--markdown", action="store_true", help="the document's tables on standard output, the others on standard error"
-    )
-    add("--strict", action="store_true", help="exit with 1 where a goal is missed")
+    add_output(parser)
     return parser
 
 

@@ -13,19 +13,16 @@ seeds, and are told from noise pair by pair. A missed goal is printed as missed;
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from benchmarks.comparison.command import add_output, add_shared, describe_machine
 from benchmarks.comparison.environment import CACHE
-from benchmarks.comparison.processes import REPOSITORY
 from benchmarks.comparison.progress import Progress
 from benchmarks.comparison.tables import WIDTH
 from benchmarks.training import pruning, qat, recovery, student
@@ -36,7 +33,6 @@ from benchmarks.training.report import Results, print_markdown, print_tables
 from benchmarks.training.running import Bench
 from benchmarks.training.step_time import DISTILLED, MODULES, judge_step_time, measure_step_time
 from benchmarks.training.teachers import prepare_teacher
-from worker.engine.versions import versions
 
 SECTIONS = ("recovery", "qat", "pruning", "student", "step_time")
 _ON_PICTURES = frozenset({"recovery", "pruning", "student"})
@@ -109,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.markdown:
         print_markdown(results)
     if asked.json:
-        about = {"machine": _machine(), "scale": asdict(scale)}
+        about = {"machine": describe_machine(), "scale": asdict(scale)}
         asked.json.write_text(json.dumps(about | results.as_json(), indent=2, default=str))
     return 1 if asked.strict and not all(goal.met for goal in results.goals) else 0
 
@@ -131,24 +127,16 @@ def _count_pieces(sections: Sequence[str], seeds: int) -> int:
     return sum(counts[section] for section in sections)
 
 
-def _machine() -> dict[str, Any]:
-    return {"platform": platform.platform(), "cores": os.cpu_count(), "versions": versions()}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--shared", type=Path, default=REPOSITORY.parent / "shared", help="folder with models/ and data/")
+    add_shared(parser)
     add("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="NAME", help=f"of {', '.join(SECTIONS)}")
     add("--seeds", nargs="+", type=int, metavar="N", help=f"default: {', '.join(map(str, FULL.seeds))}")
     add("--kept", type=Path, default=CACHE / "kept-training", help="where the teacher is kept (default: %(default)s)")
     add("--refresh", action="store_true", help="train the teacher anew")
     add("--quick", action="store_true", help="few images and epochs, one seed")
-    add("--json", type=Path, metavar="FILE", help="write every figure there")
-    add(
-        "--markdown", action="store_true", help="the document's tables on standard output, the others on standard error"
-    )
-    add("--strict", action="store_true", help="exit with 1 where a goal is missed")
+    add_output(parser)
     return parser
 
 

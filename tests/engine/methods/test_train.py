@@ -89,6 +89,30 @@ def test_quantized_it_learns_integers(run: Compress, tmp_path: Path) -> None:
     assert result.comparison.steps[1].weight_bits == result.comparison.steps[0].weight_bits < 8
 
 
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_it_learns_in_mixed_precision(run: Compress, amp: str) -> None:
+    assert accuracy(run({**FAST, "amp": amp})) > 0.8
+
+
+def test_it_learns_numbers(make_mlp: Builder, run: Compress, tmp_path: Path) -> None:
+    onnx.save(make_mlp(classes=2), tmp_path / "mlp.onnx")
+    x = np.random.default_rng(0).standard_normal((SAMPLES, 16)).astype(np.float32)
+    y = np.stack([x[:, 0] - x[:, 1], x[:, 2] * 2 + 0.5], 1)
+    np.savez(tmp_path / "numbers.npz", x=x, y=y)
+    data = dict.fromkeys(("train", "evaluate"), tmp_path / "numbers.npz")
+    result = run({**FAST, "epochs": 20}, model=tmp_path / "mlp.onnx", task="regression", **data)
+    assert result.comparison.final.accuracy.metric == "r2"
+    assert accuracy(result) > 0.9
+
+
+def test_another_model_takes_its_place_even_a_quantized_one(run: Compress, tmp_path: Path) -> None:
+    run({"method": "quantize.static"}, output=tmp_path / "int8.onnx")
+    step = {**FAST, "distill": {"student": {"model": str(tmp_path / "int8.onnx")}, "loss": {"hard": 1}}}
+    result = run(step)
+    assert accuracy(result) > 0.8
+    assert result.comparison.final.weight_bits < 16
+
+
 def test_an_earlier_step_teaches(run: Compress) -> None:
     pruned = {"method": "prune.structured", "amount": 0.5}
     result = run(FAST, pruned, {**FAST, "distill": {"teacher": 0}})

@@ -48,6 +48,8 @@ def _find_student(graph: Graph, distill: Distillation | None, context: StepConte
     wanted = distill.student
     if wanted.model is not None:
         graph = context.models.find(wanted.model)
+        if wanted.weights == "inherited":
+            return graph
     return make_student(
         graph, wanted, StudentContext(context.samples, context.seed, context.device, context.record.note)
     )

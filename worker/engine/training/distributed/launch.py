@@ -51,7 +51,7 @@ def train_together(request: Request) -> Outcome:
             for rank, word in _listen(processes):
                 match word:
                     case Word(failure=Failure() as failure):
-                        raise _rebuilt(failure)
+                        raise SlimlineError.of(failure)
                     case Word(defect=str(defect)):
                         _check_deaths(processes)
                         raise RuntimeError(f"in training process {rank}: {defect}")
@@ -157,9 +157,3 @@ def _check_death(rank: int, code: int) -> None:
             kind=FaultKind.TRANSIENT,
             hint="Run the job again. A negative code is a signal: -9 is a kill, often for memory.",
         )
-
-
-def _rebuilt(failure: Failure) -> SlimlineError:
-    error = SlimlineError(failure.code, failure.message)
-    error.failure = failure
-    return error
