@@ -11,7 +11,7 @@ from app.contracts.job_spec import Task
 from app.contracts.measurement import Accuracy
 from worker.engine.measure.accuracy import AccuracyMeter, infer_task, make_meter
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.objective import Objective
+from worker.engine.training.objective.objective import Objective
 
 _TWO_SIDES_95 = 2 * 1.96
 

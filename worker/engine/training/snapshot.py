@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from worker.engine.training.objective import Objective
+from worker.engine.training.objective.objective import Objective
 
 Tensors = dict[str, torch.Tensor]
 

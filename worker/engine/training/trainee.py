@@ -9,7 +9,7 @@ from worker.engine.training.batch import TrainingBatch
 from worker.engine.training.batch_norm import BatchNorms
 from worker.engine.training.batches import TrainingData
 from worker.engine.training.layer_choice import initializer_of, weights_of_layers
-from worker.engine.training.objective import Objective
+from worker.engine.training.objective.objective import Objective
 from worker.engine.training.optimization import Average
 from worker.engine.training.preservation import Zeros
 from worker.engine.training.request import Request

@@ -13,10 +13,10 @@ from worker.engine.training.batches import TrainingData, check_labels_vary
 from worker.engine.training.distributed.launch import train_together, why_not_together
 from worker.engine.training.distributed.sharing import share_gradients
 from worker.engine.training.distributed.team import ALONE, Team
-from worker.engine.training.goal import Goal
 from worker.engine.training.layer_choice import initializer_of, weights_read_by
 from worker.engine.training.loop import Loop, Setting
-from worker.engine.training.objective import Objective, build_objective
+from worker.engine.training.objective.goal import Goal
+from worker.engine.training.objective.objective import Objective, build_objective
 from worker.engine.training.optimization import Clipper, make_optimizer
 from worker.engine.training.request import Outcome, Request
 from worker.engine.training.rewriting import Rewriting

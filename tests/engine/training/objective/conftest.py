@@ -14,7 +14,7 @@ from app.contracts.failure import SlimlineError
 from app.contracts.training import Distillation, TrainingOptions
 from worker.engine import Graph, TorchGraph
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.objective import Goal, Objective, build_objective
+from worker.engine.training.objective.objective import Goal, Objective, build_objective
 
 MLP = """g (float[n, 6] x) => (float[n, 4] y) {
     h = MatMul (x, w1)  r = Relu (h)  y = MatMul (r, w2)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from app.contracts.training import FeaturePair
 from worker.engine import Graph, TorchGraph
-from worker.engine.training.feature_pairs import choose_pairs, inner_tensors
+from worker.engine.training.objective.feature_pairs import choose_pairs, inner_tensors
 
 Builders = SimpleNamespace
 PYRAMID = """g (float[n, 3, 8, 8] x) => (float[n, 4] y) {

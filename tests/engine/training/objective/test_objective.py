@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from worker.engine import Graph, TorchGraph
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.objective import Objective
+from worker.engine.training.objective.objective import Objective
 
 Builders = SimpleNamespace
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])

@@ -13,7 +13,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from worker.engine import TorchGraph
-from worker.engine.training.watching import Watch
+from worker.engine.training.objective.watching import Watch
 
 Builders = SimpleNamespace
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])

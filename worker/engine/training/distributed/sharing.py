@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from worker.engine.training.batch import TrainingBatch
 from worker.engine.training.distributed.team import Team
-from worker.engine.training.objective import Objective
+from worker.engine.training.objective.objective import Objective
 from worker.engine.training.snapshot import put_back, take, trained_tensors
 from worker.engine.training.update import Updater
 

@@ -19,7 +19,7 @@ from app.contracts.training import FeaturePair
 from worker.engine.graph import Graph
 from worker.engine.torch_graph import TorchGraph
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.watching import count_fed
+from worker.engine.training.objective.watching import count_fed
 
 Shape = tuple[int, ...]
 _MOST_PAIRS = 4

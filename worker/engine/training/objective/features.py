@@ -13,11 +13,11 @@ from torch.nn import functional
 from app.contracts.failure import SlimlineError
 from app.contracts.training import FeaturePair
 from worker.engine.tensors.distillation import scaled_error, spread
-from worker.engine.training.answers import Answer
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.feature_pairs import Shape, width_axis
-from worker.engine.training.loss import Loss
-from worker.engine.training.watching import Call, in_full
+from worker.engine.training.objective.answers import Answer
+from worker.engine.training.objective.feature_pairs import Shape, width_axis
+from worker.engine.training.objective.loss import Loss
+from worker.engine.training.objective.watching import Call, in_full
 
 _SEQUENCE_RANK = 3
 _POOLS: Mapping[int, Callable[..., torch.Tensor]] = {

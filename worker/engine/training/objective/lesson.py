@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from app.contracts.training import Augmentation, Distillation, FeaturePair, LossName
 from worker.engine.graph import Graph
 from worker.engine.torch_graph import TorchGraph
-from worker.engine.training.answers import Answer, why_not_stored
-from worker.engine.training.evidence import Evidence
-from worker.engine.training.feature_pairs import choose_pairs, inner_shapes, inner_tensors
-from worker.engine.training.features import Alignment, FeatureLoss, align
-from worker.engine.training.goal import Goal
-from worker.engine.training.loss import Loss
-from worker.engine.training.outputs import Scores, scores_at
-from worker.engine.training.task_loss import ClassLabels
-from worker.engine.training.teacher import Teacher, TeacherGraph, Wanted, match_outputs
-from worker.engine.training.teacher_losses import DecoupledLoss, OutputLoss, SoftLoss
-from worker.engine.training.watching import Call, Watch
+from worker.engine.training.objective.answers import Answer, why_not_stored
+from worker.engine.training.objective.evidence import Evidence
+from worker.engine.training.objective.feature_pairs import choose_pairs, inner_shapes, inner_tensors
+from worker.engine.training.objective.features import Alignment, FeatureLoss, align
+from worker.engine.training.objective.goal import Goal
+from worker.engine.training.objective.loss import Loss
+from worker.engine.training.objective.outputs import Scores, scores_at
+from worker.engine.training.objective.task_loss import ClassLabels
+from worker.engine.training.objective.teacher import Teacher, TeacherGraph, Wanted, match_outputs
+from worker.engine.training.objective.teacher_losses import DecoupledLoss, OutputLoss, SoftLoss
+from worker.engine.training.objective.watching import Call, Watch
 from worker.engine.wording import shortened
 
 

@@ -12,12 +12,12 @@ from worker.engine.tensors.distillation import (
     spread,
     standardize,
 )
-from worker.engine.training.answers import Answer
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.loss import Loss
-from worker.engine.training.outputs import Scores
-from worker.engine.training.task_loss import ClassLabels
-from worker.engine.training.watching import Call, in_full
+from worker.engine.training.objective.answers import Answer
+from worker.engine.training.objective.loss import Loss
+from worker.engine.training.objective.outputs import Scores
+from worker.engine.training.objective.task_loss import ClassLabels
+from worker.engine.training.objective.watching import Call, in_full
 
 
 class SoftLoss(Loss):

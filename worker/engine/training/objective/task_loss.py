@@ -10,12 +10,12 @@ from app.contracts.job_spec import Task
 from worker.engine.measure.accuracy import IGNORED_LABEL
 from worker.engine.tensors.distillation import spread
 from worker.engine.tensors.label_losses import MixedLabels, cross_entropy, squared_error
-from worker.engine.training.answers import Answer
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.evidence import Evidence
-from worker.engine.training.loss import Loss
-from worker.engine.training.outputs import Scores
-from worker.engine.training.watching import Call, in_full
+from worker.engine.training.objective.answers import Answer
+from worker.engine.training.objective.evidence import Evidence
+from worker.engine.training.objective.loss import Loss
+from worker.engine.training.objective.outputs import Scores
+from worker.engine.training.objective.watching import Call, in_full
 
 
 def mixed_labels(batch: TrainingBatch, dtype: torch.dtype) -> MixedLabels:

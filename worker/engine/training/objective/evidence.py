@@ -9,9 +9,9 @@ from app.contracts.job_spec import Task
 from worker.engine.measure.accuracy import infer_task
 from worker.engine.torch_graph import TorchGraph
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.goal import Goal
-from worker.engine.training.outputs import Scores, find_scores
-from worker.engine.training.watching import Call, Watch, is_float
+from worker.engine.training.objective.goal import Goal
+from worker.engine.training.objective.outputs import Scores, find_scores
+from worker.engine.training.objective.watching import Call, Watch, is_float
 
 
 @dataclass(frozen=True)

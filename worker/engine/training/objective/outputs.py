@@ -12,7 +12,7 @@ import torch
 
 from app.contracts.job_spec import Task
 from worker.engine.graph import Graph
-from worker.engine.training.watching import Call, in_full, is_float
+from worker.engine.training.objective.watching import Call, in_full, is_float
 
 _MATRIX = 2
 _IN_ORDER = frozenset(

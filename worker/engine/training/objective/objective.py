@@ -9,15 +9,15 @@ from torch import nn
 from app.contracts.training import LossName
 from worker.engine.graph import Graph
 from worker.engine.torch_graph import TorchGraph
-from worker.engine.training.answers import Answer
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.evidence import gather
-from worker.engine.training.goal import Goal
-from worker.engine.training.lesson import Lesson, Preparation
-from worker.engine.training.loss import Loss
-from worker.engine.training.task_loss import class_labels, label_loss
-from worker.engine.training.watching import Watch
-from worker.engine.training.weighting import NEEDS_LABELS, NEEDS_TEACHER, weigh
+from worker.engine.training.objective.answers import Answer
+from worker.engine.training.objective.evidence import gather
+from worker.engine.training.objective.goal import Goal
+from worker.engine.training.objective.lesson import Lesson, Preparation
+from worker.engine.training.objective.loss import Loss
+from worker.engine.training.objective.task_loss import class_labels, label_loss
+from worker.engine.training.objective.watching import Watch
+from worker.engine.training.objective.weighting import NEEDS_LABELS, NEEDS_TEACHER, weigh
 
 __all__ = ["Goal", "Objective", "build_objective"]
 

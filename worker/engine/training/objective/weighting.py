@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from app.contracts.failure import SlimlineError
 from app.contracts.job_spec import Task
 from app.contracts.training import LossName
-from worker.engine.training.evidence import Evidence
-from worker.engine.training.goal import Goal
+from worker.engine.training.objective.evidence import Evidence
+from worker.engine.training.objective.goal import Goal
 
 NEEDS_LABELS: frozenset[LossName] = frozenset({"dkd", "hard"})
 NEEDS_SCORES: frozenset[LossName] = frozenset({"dkd", "soft"})

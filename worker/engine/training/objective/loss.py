@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from worker.engine.training.answers import Answer
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.watching import Call
+from worker.engine.training.objective.answers import Answer
+from worker.engine.training.objective.watching import Call
 
 
 class Loss(nn.Module, ABC):

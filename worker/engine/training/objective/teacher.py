@@ -12,10 +12,10 @@ from worker.engine.graph import Graph
 from worker.engine.session import Device
 from worker.engine.torch_graph import TorchGraph
 from worker.engine.torch_graph.dtypes import held_as
-from worker.engine.training.answers import Answer, Store
 from worker.engine.training.batch import TrainingBatch
-from worker.engine.training.outputs import Scores
-from worker.engine.training.watching import Call, Watch, is_float
+from worker.engine.training.objective.answers import Answer, Store
+from worker.engine.training.objective.outputs import Scores
+from worker.engine.training.objective.watching import Call, Watch, is_float
 
 
 class TeacherGraph:

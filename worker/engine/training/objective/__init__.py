@@ -1,0 +1,1 @@
+"""What training minimises: losses on labels and against a teacher. How weights are updated by it is not known here."""
