@@ -5,7 +5,7 @@ PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench up migrate clean
+.PHONY: help install demo test test-slow check format audit bench up migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,7 +14,7 @@ install: $(STAMP)  ## make .venv with everything, every version pinned by constr
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[worker,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[worker,tracing,dev]'
 	@touch $@
 
 demo: install  ## train a small net, compress it through the running service, check the result (under a minute)
@@ -26,7 +26,7 @@ test: install  ## run the whole suite
 test-slow: install  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-check: install  ## format, lint, types, borders, dependencies, dead code, schema drift
+check: install  ## format, lint, types, borders, dependencies and their pins, dead code, schema drift
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,10 +34,16 @@ check: install  ## format, lint, types, borders, dependencies, dead code, schema
 	$(BIN)/deptry .
 	$(BIN)/vulture
 	$(BIN)/python -m migrations.drift
+	$(BIN)/python -m pytest -q tests/architecture/test_dependencies.py
 
 format: install  ## format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+audit:  ## ask the index for known vulnerabilities of every pinned version (online, in an environment of its own)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --strict --no-deps --disable-pip --progress-spinner off
 
 bench: install  ## print every ratio the README claims
 	$(BIN)/python -m benchmarks.service

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 
 import structlog
 from celery import Celery
@@ -10,8 +11,9 @@ from kombu.entity import Queue as BrokerQueue
 
 from app.contracts.messages import Message, Queue
 
-MAX_PRIORITY = 9
 _LAST_SENDS_S = 3.0
+_PAUSE_S = 1.0
+"""After a failure messages are dropped for so long: each would wait for its own time-out, and those behind it, too."""
 
 _log = structlog.get_logger(__name__)
 
@@ -30,9 +32,6 @@ def make_celery(broker_url: str) -> Celery:
         broker_transport_options={
             "socket_timeout": 5,
             "socket_connect_timeout": 2,
-            "priority_steps": list(range(MAX_PRIORITY + 1)),
-            "queue_order_strategy": "priority",
-            "sep": ":",
         },
         task_publish_retry=False,
     )
@@ -40,7 +39,7 @@ def make_celery(broker_url: str) -> Celery:
 
 
 def _declare(queue: Queue) -> BrokerQueue:
-    return BrokerQueue(queue.value, Exchange(queue.value), routing_key=queue.value, max_priority=MAX_PRIORITY)
+    return BrokerQueue(queue.value, Exchange(queue.value), routing_key=queue.value)
 
 
 class Dispatcher:
@@ -48,8 +47,7 @@ class Dispatcher:
 
     def __init__(self, broker_url: str) -> None:
         self._celery = make_celery(broker_url)
-        # Redis pops low numbers first, AMQP serves high numbers first.
-        self._low_goes_first = broker_url.startswith("redis")
+        self._away_until = 0.0
         self._waiting: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._send_all, name="dispatcher", daemon=True)
         self._started = threading.Lock()
@@ -75,11 +73,13 @@ class Dispatcher:
 
     def _send_all(self) -> None:
         while (message := self._waiting.get()) is not None:
+            if time.monotonic() < self._away_until:
+                continue
             try:
                 self._send(message)
             except Exception as error:  # noqa: BLE001 - any driver's error: the row is committed, the sweeper will send
                 _log.warning("message not sent, the sweeper will", task=message.task, id=message.id, error=str(error))
+                self._away_until = time.monotonic() + _PAUSE_S
 
     def _send(self, message: Message) -> None:
-        priority = MAX_PRIORITY - message.priority if self._low_goes_first else message.priority
-        self._celery.send_task(message.task.value, args=[message.id], queue=message.queue.value, priority=priority)
+        self._celery.send_task(message.task.value, args=[message.id], queue=message.queue.value)

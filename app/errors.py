@@ -1,6 +1,7 @@
 """Every error answer is a problem document (RFC 9457): what it looks like, and how exceptions become one."""
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,23 @@ from app.contracts.failure import FaultKind, SlimlineError
 from app.contracts.recipe import METHODS
 
 PROBLEM_JSON = "application/problem+json"
+
+_MAX_ECHO = 64
+"""Characters of its own input that a client is shown in an error."""
+
+_MAX_ERRORS = 50
+"""Fields that one answer tells of: a body of a mebibyte can have a hundred thousand bad ones."""
+
+
+class TusStatus(IntEnum):
+    """Statuses that tus 1.0 adds to those of HTTP."""
+
+    CHECKSUM_MISMATCH = 460
+
+    @property
+    def phrase(self) -> str:
+        """As `HTTPStatus.phrase`."""
+        return self.name.replace("_", " ").title()
 
 
 class FieldError(BaseModel):
@@ -41,7 +59,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
 
     def __init__(
         self,
-        status: HTTPStatus,
+        status: HTTPStatus | TusStatus,
         code: str,
         detail: str,
         *,
@@ -55,7 +73,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
 
 def not_found(kind: str, id_: str) -> Problem:
     """There is no `kind` (model, dataset, job, artifact) with this id."""
-    detail = f"There is no {kind} {id_[:64]!r}. List them with GET /v1/{kind}s."
+    detail = f"There is no {kind} {id_[:_MAX_ECHO]!r}. List them with GET /v1/{kind}s."
     return Problem(HTTPStatus.NOT_FOUND, f"{kind.upper()}_NOT_FOUND", detail)
 
 
@@ -74,7 +92,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
 
 
-def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: HTTPStatus | TusStatus) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems, for the OpenAPI document."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
     return {status.value: {"description": status.phrase, "content": content} for status in statuses}
@@ -86,17 +104,36 @@ def defect() -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", detail)
 
 
-def render(request: Request, problem: Problem) -> Response:
-    """The answer for a problem."""
-    document = ProblemDocument(
+def describe(problem: Problem, request_id: str) -> ProblemDocument:
+    """What is said of a problem. Whatever of it came from a client is made printable and short."""
+    errors = [
+        FieldError(pointer=printable(field.pointer, 300), message=printable(field.message), code=field.code)
+        for field in problem.errors[:_MAX_ERRORS]
+    ]
+    return ProblemDocument(
         type=f"/problems/{problem.code.lower().replace('_', '-')}",
         title=problem.status.phrase,
         status=problem.status,
-        detail=problem.detail,
+        detail=printable(problem.detail),
         code=problem.code,
-        errors=problem.errors,
-        request_id=request.scope.get("request_id", ""),
+        errors=errors,
+        request_id=request_id,
     )
+
+
+def printable(text: str, most: int = 1000) -> str:
+    """`text` in at most `most` characters, control characters and what is no Unicode escaped."""
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
+    return "".join(letter if letter.isprintable() else _escape(letter) for letter in short)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def render(request: Request, problem: Problem) -> Response:
+    """The answer for a problem."""
+    document = describe(problem, request.scope.get("request_id", ""))
     return JSONResponse(
         document.model_dump(), status_code=problem.status, media_type=PROBLEM_JSON, headers=problem.headers
     )
@@ -116,7 +153,8 @@ def _on_slimline_error(request: Request, error: Exception) -> Response:
         FaultKind.TRANSIENT: HTTPStatus.SERVICE_UNAVAILABLE,
     }[failure.kind]
     detail = f"{failure.message}; {failure.hint}" if failure.hint else failure.message
-    return render(request, Problem(status, failure.code, detail))
+    headers = {"Retry-After": "10"} if failure.kind == FaultKind.TRANSIENT else None
+    return render(request, Problem(status, failure.code, detail, headers=headers))
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
@@ -146,15 +184,25 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
         case HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that its JSON parser gives up on
             problem = _not_json()
         case HTTPStatus.NOT_FOUND:
-            detail = f"There is nothing at {request.url.path[:200]}. /docs lists what there is."
+            detail = f"There is nothing at {request.url.path[:100]!r}. /docs lists what there is."
             problem = Problem(status, status.name, detail)
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            problem = Problem(status, status.name, f"{request.method} is not possible here.", headers=error.headers)
+            detail = f"{request.method[:_MAX_ECHO]} is not possible here."
+            problem = Problem(status, status.name, detail, headers={"Allow": _allowed_methods(request, error.headers)})
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             problem = Problem(status, "BODY_TOO_LARGE", str(error.detail))
+        case HTTPStatus.REQUEST_TIMEOUT:
+            problem = Problem(status, "BODY_STALLED", str(error.detail), headers=error.headers)
         case _:
             problem = Problem(status, status.name, str(error.detail), headers=error.headers)
     return render(request, problem)
+
+
+def _allowed_methods(request: Request, first: Mapping[str, str] | None) -> str:
+    """Every documented one of this path; `first` has those that Starlette names, which are the first route's."""
+    template = getattr(request.scope.get("route"), "path", "")
+    documented_here = request.app.openapi()["paths"].get(template, {})
+    return ", ".join(sorted(map(str.upper, documented_here))) or (first or {}).get("Allow", "")
 
 
 # pydantic speaks of Python to someone who wrote JSON.
@@ -173,6 +221,9 @@ def _field_error(details: Mapping[str, Any], body: Any) -> FieldError:
     place, *path = details["loc"]
     pointer = body_pointer(body, path) if place == "body" else str(path[0] if path else place)
     message = _PLAIN.get(details["type"], details["msg"].removeprefix("Value error, "))
+    tag = str(details.get("ctx", {}).get("tag", ""))
+    if len(tag) > _MAX_ECHO:  # the only one of pydantic's own messages that repeats what was sent
+        message = message.replace(tag, f"{tag[:_MAX_ECHO]}…")
     match path:
         case ["recipe", int(), str(method), _] if details["type"] == "extra_forbidden" and method in METHODS:
             message = f"{method} has no such option; it takes {', '.join(METHODS[method].model_fields)}"

@@ -6,6 +6,7 @@ MODEL_ID = "mdl_01JD3Q4W8Z6T5R2N9B7K1M0XCV"
 DATASET_ID = "dst_01JD3Q5A2H8S4P6W0Y9E3G7FKT"
 JOB_ID = "job_01JD3Q5MZ7V1C8X2B4N6M9Q0RT"
 ARTIFACT_ID = "art_01JD3Q6K5D0W3F8G1H2J4K6MNP"
+UPLOAD_ID = "upl_01JD3Q3N7B2C9X4V6Z8Q5W1E0R"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 JOB_SPEC: dict[str, Any] = {
@@ -87,6 +88,8 @@ JOB: dict[str, Any] = {
         "data_sha256": {"calibrate": _SHA256},
         "other_models_sha256": {},
     },
+    "reused_job": None,
+    "retried_job": None,
     "engine_s": 7.1,
     "notes": [],
 }
@@ -94,7 +97,7 @@ JOB: dict[str, Any] = {
 JOB_SUMMARY: dict[str, Any] = {
     name: value
     for name, value in JOB.items()
-    if name not in {"spec", "comparison", "artifacts", "reproduce", "engine_s", "notes"}
+    if name not in {"spec", "comparison", "artifacts", "reproduce", "reused_job", "retried_job", "engine_s", "notes"}
 }
 
 _LOSING = "/layer1/conv1/Conv"

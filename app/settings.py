@@ -32,7 +32,18 @@ class Settings(BaseSettings):
     storage_secret_key: SecretStr = Field(SecretStr(""), description="S3 secret access key")
 
     max_upload_bytes: int = Field(16 * GIB, gt=0, description="Largest model or dataset file that is taken")
+    upload_expiry_s: float = Field(86400, gt=0, description="A resumable upload is removed so long after its last byte")
     max_body_bytes: int = Field(MIB, gt=0, description="Largest JSON body that is taken")
+    insecure_open: bool = Field(False, description="Let a server without a key be reached from other machines")
+    requests_per_minute: int = Field(
+        1200, ge=0, description="Requests a minute that a key may send if it has no number of its own; 0: any"
+    )
+    quota_unfinished_jobs: int = Field(0, ge=0, description="Jobs of a project that are not over yet; 0: any number")
+    quota_stored_bytes: int = Field(0, ge=0, description="Bytes of a project's models, data and artifacts; 0: any")
+    http_head_s: float = Field(15, gt=0, description="Time for the head of a request to arrive, seconds")
+    http_body_s: float = Field(30, gt=0, description="Time for a JSON body to arrive, seconds")
+    http_stall_s: float = Field(120, gt=0, description="A client that reads nothing of its answer is cut off after it")
+    http_connections: int = Field(800, ge=1, description="Connections to one API process; more are answered 503")
 
     concurrency: int = Field(1, ge=1, description="Jobs one worker runs at the same time")
     job_memory_bytes: int = Field(0, ge=0, description="Memory one job may use; 0: what the machine has, less 1 GiB")
@@ -41,10 +52,21 @@ class Settings(BaseSettings):
     work_dir: Path | None = Field(None, description="Where jobs' temporary folders are made; empty: `data`/work")
     heartbeat_s: float = Field(2, gt=0, description="How often a worker renews the lease of a job, seconds")
     lease_s: float = Field(30, gt=0, description="A job whose lease was not renewed for so long is queued again")
+    drain_s: float = Field(5, ge=0, description="A worker that is asked to stop lets its jobs run on for so long")
     sweep_s: float = Field(10, gt=0, description="How often the sweeper looks for lost messages and ended leases")
     max_attempts: int = Field(3, ge=1, description="Starts of one job that get no further before it fails for good")
     events_per_job: int = Field(
         10_000, ge=100, description="Stored events of one job; progress beyond it is not stored"
+    )
+
+    retention_days: float = Field(0, ge=0, le=36_500, description="Finished jobs older than this are deleted; 0: never")
+    collect_s: float = Field(600, gt=0, description="How often what no one needs any more is removed, seconds")
+    collect_after_s: float = Field(
+        3600, ge=0, description="A stored file that nothing refers to stays at least so long"
+    )
+
+    webhook_private_targets: bool = Field(
+        False, description="Whether webhooks may be sent to private and loopback addresses"
     )
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")

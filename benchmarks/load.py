@@ -1,101 +1,145 @@
-"""A closed-loop HTTP/1.1 load: N keep-alive connections, each sending its next request when its answer is whole.
+"""200 connections that submit, poll, stream and upload at once for a minute: errors, p99 beside an empty route, memory.
 
-Raw protocols instead of a client library: the load must cost less than the server it measures.
+Run: `python -m benchmarks.load [--seconds S] [--json]`. The API runs alone on SQLite with a Valkey beside it; no worker
+takes the processor from it. The empty route is measured before and after with the same number of connections.
 """
 
-import asyncio
+import argparse
+import json
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import uvloop
+import psutil
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+
+from benchmarks.closed_loop import Load, build_request, run_load, run_loads
+from benchmarks.comparison.section import Section
+from benchmarks.service import call, running_api, upload_ready
+
+CONNECTIONS = {"poll": 100, "submit": 50, "stream": 30, "upload": 20}
+ALLOWED = {"poll": {200, 304}, "submit": {202}, "stream": {200}, "upload": {201}}
+EMPTY_S = 5.0
+WARM_UP_SHARE = 0.25
+MAY_GROW = 1.1
+MIB = 1024**2
+UPLOAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a load measured. `latencies_ms` is sorted."""
+class Figure:
+    """One kind of request: how often, how slow, and how slow beside the empty route."""
 
-    seconds: float
-    latencies_ms: Sequence[float]
-    statuses: frozenset[int]
+    kind: str
+    connections: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    p99_ratio: float
+    unexpected: list[int]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All kinds, and the API's resident memory after warming up and at the end."""
+
+    figures: list[Figure]
+    warm_mib: float
+    end_mib: float
 
     @property
-    def per_second(self) -> float:
-        """Answers per second."""
-        return len(self.latencies_ms) / self.seconds
-
-    def percentile(self, share: float) -> float:
-        """Latency in ms below which `share` (0..1) of the answers lie."""
-        return self.latencies_ms[min(int(share * len(self.latencies_ms)), len(self.latencies_ms) - 1)]
+    def held(self) -> bool:
+        """No answer but those allowed, and memory flat."""
+        return not any(figure.unexpected for figure in self.figures) and self.end_mib <= MAY_GROW * self.warm_mib
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, until: float) -> None:
-        self._request, self._until = request, until
-        self._buffer = b""
-        self._sent = 0.0
-        self.latencies: list[float] = []
-        self.statuses: set[int] = set()
-        self.done = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
-        if not found or len(body) < _content_length(head):
-            return
-        now = time.perf_counter()
-        self.latencies.append((now - self._sent) * 1000)
-        self.statuses.add(int(head[9:12]))
-        self._buffer = b""
-        if now < self._until:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_result(error)
-
-    def _send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(self._request)
+def make_requests(port: int, folder: Path) -> dict[str, bytes]:
+    """The bytes each kind of connection sends over and over."""
+    model = upload_ready(port, folder)
+    spec = {"model": model, "recipe": [{"method": "prune.magnitude", "amount": 0.5}]}
+    _, _, job = call(port, "POST", "/v1/jobs", spec)
+    own = f"/v1/jobs/{job['id']}"
+    call(port, "POST", f"{own}/cancel")  # over, so that its stream has an end
+    return {
+        "poll": build_request("GET", own),
+        "submit": build_request("POST", "/v1/jobs", json.dumps(spec).encode(), content_type="application/json"),
+        "stream": build_request("GET", f"{own}/events", accept="text/event-stream"),
+        "upload": build_request("POST", "/v1/datasets", bytes(UPLOAD_BYTES), content_type="application/octet-stream"),
+    }
 
 
-def _content_length(head: bytes) -> int:
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    return 0
+@contextmanager
+def watched(process: psutil.Process, seconds: float, samples: list[float]) -> Iterator[None]:
+    """Takes the resident memory of `process` each second, MiB, with a progress bar."""
+    over = threading.Event()
+
+    def sample() -> None:
+        with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            task = bar.add_task("mixed load", total=seconds)
+            while not over.wait(1):
+                samples.append(process.memory_info().rss / MIB)
+                bar.advance(task, 1)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
-def build_request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
-    """The bytes of a request. Underscores in header names stand for hyphens."""
-    lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+def measure(seconds: float) -> Report:
+    """Run everything."""
+    with tempfile.TemporaryDirectory(prefix="slimline-load-") as name, running_api(Path(name)) as (port, api):
+        requests = make_requests(port, Path(name))
+        empty = build_request("GET", "/empty")
+        total, memory = sum(CONNECTIONS.values()), list[float]()
+        before = run_load(port, empty, connections=total, seconds=EMPTY_S)
+        with watched(api, seconds, memory):
+            kinds = {kind: (request, CONNECTIONS[kind]) for kind, request in requests.items()}
+            loads = run_loads(port, kinds, seconds=seconds)
+        time.sleep(1)
+        after = run_load(port, empty, connections=total, seconds=EMPTY_S)
+        bare = min(before.percentile(0.99), after.percentile(0.99))
+        figures = [_figure("empty route, alone", before, total, bare, {200})]
+        figures += [_figure(kind, load, CONNECTIONS[kind], bare, ALLOWED[kind]) for kind, load in loads.items()]
+        return Report(figures, memory[int(len(memory) * WARM_UP_SHARE)], memory[-1])
 
 
-def run_load(port: int, request: bytes, *, connections: int, seconds: float) -> Load:
-    """Send `request` over and over on each connection for `seconds`."""
+def _figure(kind: str, load: Load, connections: int, bare_ms: float, allowed: set[int]) -> Figure:
+    p50, p99 = load.percentile(0.5), load.percentile(0.99)
+    return Figure(kind, connections, load.per_second, p50, p99, p99 / bare_ms, sorted(load.statuses - allowed))
 
-    async def run() -> Load:
-        loop = asyncio.get_running_loop()
-        began = time.perf_counter()
-        opened = [
-            (await loop.create_connection(lambda: _Connection(request, began + seconds), "127.0.0.1", port))[1]
-            for _ in range(connections)
-        ]
-        async with asyncio.timeout(seconds + 30):
-            errors = [error for error in await asyncio.gather(*(each.done for each in opened)) if error]
-        if errors:
-            raise ConnectionError(f"{len(errors)} connections broke: {errors[0]}")
-        latencies = sorted(latency for each in opened for latency in each.latencies)
-        return Load(time.perf_counter() - began, latencies, frozenset().union(*(each.statuses for each in opened)))
 
-    return uvloop.run(run())
+def main() -> int:
+    """Print the report; 1 when an answer was wrong or memory grew."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="of mixed load (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="figures as JSON")
+    chosen = parser.parse_args()
+    report = measure(chosen.seconds)
+    if chosen.json:
+        print(json.dumps({**asdict(report), "held": report.held}, indent=1))
+    else:
+        columns = ("request", "connections", "per second", "p50, ms", "p99, ms", "p99 over empty", "unexpected answers")
+        lines = [
+            (f.kind, str(f.connections), f"{f.per_second:.0f}", f"{f.p50_ms:.1f}", f"{f.p99_ms:.1f}",
+             f"{f.p99_ratio:.2f}", ", ".join(map(str, f.unexpected)) or "none")
+            for f in report.figures
+        ]  # fmt: skip
+        Section("A mixed load on 200 connections", columns, columns[:1], lines).print_to(Console(width=110))
+        grown = report.end_mib / report.warm_mib
+        print(f"API memory: {report.warm_mib:.0f} MiB warmed up, {report.end_mib:.0f} MiB at the end", end=" ")
+        print(f"({grown:.2f} x, goal <= {MAY_GROW}): {'held' if report.held else 'MISSED'}")
+    return 0 if report.held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 from fastapi import FastAPI
 
+from benchmarks.closed_loop import build_request, run_load
 from benchmarks.demo import load_digits, running_service, train_and_export, wait_until_ready
-from benchmarks.load import build_request, run_load
 
 GIB = 1024**3
 MIB = 1024**2

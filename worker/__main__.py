@@ -13,6 +13,7 @@ from app import log
 from app.contracts.messages import Queue
 from app.settings import Settings
 from worker.celery_app import make_app
+from worker.collector import collecting
 from worker.sweeper import sweep_until
 
 
@@ -45,7 +46,8 @@ def _beat(settings: Settings) -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    sweep_until(stopped, settings)
+    with collecting(stopped, settings):
+        sweep_until(stopped, settings)
     return 0
 
 

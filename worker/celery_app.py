@@ -15,6 +15,7 @@ from app import log
 from app.contracts.messages import TaskName
 from app.dispatch import make_celery
 from app.settings import Settings
+from worker.confinement.kernel import hide_from_same_user
 from worker.forkserver import ForkServer
 from worker.tasks import HandedBackError, Tasks
 
@@ -58,6 +59,7 @@ def make_app(settings: Settings) -> Celery:
         celery.task(name=name.value)(_shell(run))
     for signal, action in (
         (signals.setup_logging, partial(log.configure, settings)),
+        (signals.worker_init, hide_from_same_user),
         (signals.worker_init, tasks.start),
         (signals.worker_shutting_down, tasks.stop),
         (signals.worker_shutdown, tasks.close),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from app.contracts.events import Failed
 from app.contracts.failure import Failure, FaultKind, SlimlineError
-from worker.confine import Confinement, confine
+from worker.confinement import Confinement, confine
 from worker.pipe import write_event
 
 ORDER_FILE = "order.json"
@@ -34,6 +34,7 @@ class Order(BaseModel):
 
 _OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "failed to allocate memory", "out of memory")
 _BAD_ALLOC = ("bad_alloc", "bad allocation")
+_LONGEST_MESSAGE = 2000
 
 
 def carry_out(order: Path, parent: int, events: int) -> int:
@@ -56,7 +57,7 @@ def explain(error: Exception) -> Failure:
     """The failure to tell the user. Of a defect only that it is one: its trace and its paths are for the log."""
     match error:
         case SlimlineError():
-            return error.failure
+            return _cut(error.failure)
         case OSError(errno=errno.ENOSPC):
             return Failure(
                 kind=FaultKind.TRANSIENT,
@@ -71,6 +72,13 @@ def explain(error: Exception) -> Failure:
                 message="a file that the work needs would be larger than one job may write",
                 hint="send a smaller model; the operator can raise SLIMLINE_JOB_FILE_BYTES",
             )
+        case RecursionError():
+            return Failure(
+                kind=FaultKind.USER,
+                code="GRAPH_TOO_DEEP",
+                message="something in the file is nested too deep",
+                hint="flatten the control flow before exporting",
+            )
         case _ if is_out_of_memory(error):
             return out_of_memory()
     return Failure(
@@ -79,6 +87,14 @@ def explain(error: Exception) -> Failure:
         message=f"Slimline failed on this input ({type(error).__name__}); this is a defect of Slimline",
         hint="report it with the job's id; the worker's log has the details",
     )
+
+
+def _cut(failure: Failure) -> Failure:
+    """Names in an upload may be as long as it is; what is told of it is stored, and read by people."""
+    if len(failure.message) <= _LONGEST_MESSAGE and len(failure.node or "") <= _LONGEST_MESSAGE:
+        return failure
+    message, node = failure.message[:_LONGEST_MESSAGE] + "…", (failure.node or "")[:_LONGEST_MESSAGE] or None
+    return failure.model_copy(update={"message": message, "node": node})
 
 
 def out_of_memory() -> Failure:

@@ -15,12 +15,14 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from worker.child import carry_out
+from worker.confinement import lacking
 
 ENGINE = ("worker.engine", "worker.engine.pipeline", "worker.engine.ingest")
 """What is imported before the first fork. Nothing in it may start a thread or touch a GPU on import."""
@@ -228,6 +230,8 @@ def main(control: int, preload: Sequence[str]) -> None:
     """Load `preload`, then serve the worker at the other end of the socket `control`."""
     for name in preload:
         importlib.import_module(name)
+    for words in lacking(Path(tempfile.gettempdir())):
+        sys.stderr.write(f"confinement of children: {words}\n")
     gc.collect()
     gc.freeze()  # a child's collector leaves these objects alone, so their pages stay shared
     _Server(socket.socket(fileno=control)).serve()

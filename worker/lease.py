@@ -33,6 +33,6 @@ class Lease:
         while not self._over.wait(self._every_s):
             try:
                 self.command = self._renew()
-            except Exception:  # noqa: BLE001 - this thread's edge: without a database the lease is as good as lost
+            except Exception:  # noqa: BLE001 - this thread's edge: without a database the lease is lost
                 _log.exception("the lease could not be renewed")
                 self.command = Command.GIVE_UP

@@ -79,7 +79,7 @@ def failure_of(outcome: Failing) -> Failure:
         case Crashed(code):
             return Failure(
                 kind=FaultKind.TRANSIENT,
-                code="WORKER_CRASHED",
+                code="WORKER_LOST" if code in (None, -signal.SIGKILL) else "WORKER_CRASHED",
                 message=f"the process that did the work {_describe(code)}",
                 hint="try again; if it happens each time, report it with the id",
             )

@@ -1,11 +1,11 @@
 """Runs one piece of work in a child and watches it: events, commands, time, memory, kill. No database, no engine."""
 
 import io
+import math
 import os
 import selectors
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -19,6 +19,7 @@ import structlog
 from app.contracts.events import Failed, Finished
 from app.contracts.failure import Failure, FaultKind
 from worker.child import ORDER_FILE, Order, looks_out_of_memory
+from worker.confinement import MOST_TASKS
 from worker.forkserver import NUMBER, ForkServer
 from worker.outcome import Cancelled, Completed, Crashed, Lost, Outcome, OutOfMemory, Refused, Released, TimedOut
 from worker.pipe import Checked, ChildEvent, EventReader, MalformedEventError
@@ -57,16 +58,20 @@ class Supervisor:
 
     def __init__(self, server: ForkServer) -> None:
         self._server = server
-        self._stopping = threading.Event()
+        self._stop_at = math.inf
 
     @property
     def is_stopping(self) -> bool:
-        """Whether work that is asked for now would only be released."""
-        return self._stopping.is_set()
+        """Whether no new work should be begun."""
+        return self._stop_at < math.inf
 
-    def stop(self) -> None:
-        """End all work as `Released`, also what is asked for later."""
-        self._stopping.set()
+    def stop(self, grace_s: float = 0) -> None:
+        """End as `Released` all work that is not done after `grace_s` seconds. Safe in a signal handler."""
+        self._stop_at = min(self._stop_at, time.monotonic() + grace_s)
+
+    def is_over(self) -> bool:
+        """Whether work that still runs is to be handed back now."""
+        return time.monotonic() >= self._stop_at
 
     def run(self, order: Order, folder: Path, watch: Watch) -> Outcome:
         """Have `order` carried out in `folder` and wait for its end. However this returns, no process of it is left."""
@@ -80,7 +85,7 @@ class Supervisor:
             log_w.close()
             child = _Child(lifeline, events, log, watch)
             stack.callback(child.close)
-            child.follow(self._stopping)
+            child.follow(self.is_over)
             child.end()
             return child.outcome()
 
@@ -104,11 +109,11 @@ class _Child:
         self._last: Finished | Checked | Failed | None = None
         self._killed: Outcome | None = None
 
-    def follow(self, stopping: threading.Event) -> None:
+    def follow(self, is_over: Callable[[], bool]) -> None:
         """Watch until it has ended or there is a reason to kill it."""
         while self._alive and self._killed is None:
             self._turn(TICK_S)
-            self._killed = self._killed or self._find_reason(stopping)
+            self._killed = self._killed or self._find_reason(is_over)
 
     def end(self) -> None:
         """Kill what still runs and wait until it is gone; its last words are read."""
@@ -168,12 +173,18 @@ class _Child:
                 if isinstance(event, Finished | Checked | Failed):
                     self._last = event
                 elif self._killed is None:
-                    self._watch.on_event(event)
+                    self._pass_on(event)
         except MalformedEventError as error:
             _log.error("malformed event from a child", reason=str(error)[:_MAX_LOG])
             self._killed = self._killed or Refused(_garbled())
         if self._events.at_end:
             self._selector.unregister(pipe)
+
+    def _pass_on(self, event: ChildEvent) -> None:
+        """The time that storing takes, which may be long while a store is away, is not the child's."""
+        began = time.monotonic()
+        self._watch.on_event(event)
+        self._deadline += time.monotonic() - began
 
     def _read_log(self, pipe: io.FileIO) -> None:
         chunk = pipe.read(_MAX_LOG) or b""
@@ -181,31 +192,35 @@ class _Child:
         if not chunk:
             self._selector.unregister(pipe)
 
-    def _find_reason(self, stopping: threading.Event) -> Outcome | None:
+    def _find_reason(self, is_over: Callable[[], bool]) -> Outcome | None:
         now = time.monotonic()
         if now < self._tick_at:
             return None
         self._tick_at = now + TICK_S
-        if stopping.is_set():
+        if is_over():
             return Released()
         if now >= self._deadline:
             return TimedOut(self._watch.run_s)
         if now >= self._weigh_at:
             self._weigh_at = now + _MEMORY_S  # it looks at every process of the machine
-            if self._memory() > self._watch.memory_bytes:
+            memory, threads = self._weigh()
+            if memory > self._watch.memory_bytes:
                 return OutOfMemory()
+            if threads > MOST_TASKS:
+                return Refused(_too_many_threads())
         return _REASONS[self._watch.on_tick()]
 
-    def _memory(self) -> int:
-        """Bytes of memory that the child and what it started hold for themselves; files they mapped are not counted."""
-        total = 0
+    def _weigh(self) -> tuple[int, int]:
+        """Bytes of memory and threads of the child and what it started; files they mapped are not counted."""
+        total = threads = 0
         with suppress(psutil.NoSuchProcess):
             for pid in self._numbers[:1]:
                 child = psutil.Process(pid)
                 for process in (child, *child.children(recursive=True)):
                     memory = process.memory_info()
                     total += memory.rss - memory.shared
-        return total
+                    threads += process.num_threads()
+        return total, threads
 
     @property
     def _numbers(self) -> list[int]:
@@ -232,6 +247,15 @@ def _open_pipe(stack: ExitStack) -> tuple[io.FileIO, io.FileIO]:
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
     return stack.enter_context(io.FileIO(ours, "r")), stack.enter_context(io.FileIO(theirs, "w"))
+
+
+def _too_many_threads() -> Failure:
+    return Failure(
+        kind=FaultKind.USER,
+        code="TOO_MANY_THREADS",
+        message=f"the work takes more than {MOST_TASKS:,} threads, in all its processes together",
+        hint="ask for less at a time",
+    )
 
 
 def _garbled() -> Failure:

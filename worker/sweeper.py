@@ -5,6 +5,8 @@ broker. Several sweepers do no harm.
 """
 
 import threading
+import time
+from collections.abc import Callable
 
 import structlog
 from celery import Celery
@@ -12,27 +14,49 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.contracts.messages import Queue
+from app.db.database import CommitUnknownError
 from app.dispatch import make_celery
 from app.settings import Settings
 from worker.reporter import Reporter
-from worker.workspace import Workspaces
+from worker.webhooks.sender import sending
 
 _log = structlog.get_logger(__name__)
 
 
+JUMP_S = 2.0
+"""A smaller correction of the clock is no jump."""
+
+
+class WallClock:
+    """Notices when the time of day runs apart from the time that passes."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, passed: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._passed = wall, passed
+        self._apart = wall() - passed()
+
+    def take_jump(self) -> float:
+        """How far the clock has jumped since the last call, seconds; 0 for corrections below `JUMP_S`."""
+        apart = self._wall() - self._passed()
+        jump = apart - self._apart
+        if abs(jump) < JUMP_S:
+            return 0.0  # many small corrections add up to one that counts
+        self._apart = apart
+        return jump
+
+
 def sweep_until(stopped: threading.Event, settings: Settings) -> None:
-    """Sweep now and then every `settings.sweep_s` seconds, until `stopped` is set."""
+    """Sweep now and then every `settings.sweep_s` seconds, and send webhooks, until `stopped` is set."""
     reporter = Reporter(settings)
-    workspaces = Workspaces.open(settings)
     broker = make_celery(settings.broker)
+    clock = WallClock()
     try:
-        while not stopped.is_set():
-            try:
-                for sha256 in reporter.sweep(find_drained(broker)):
-                    workspaces.discard(sha256)
-            except SQLAlchemyError:
-                _log.exception("the sweep failed; it is tried again")
-            stopped.wait(settings.sweep_s)
+        with sending(stopped, settings):
+            while not stopped.is_set():
+                try:
+                    reporter.sweep(find_drained(broker), clock.take_jump())
+                except (SQLAlchemyError, CommitUnknownError):
+                    _log.exception("the sweep failed; it is tried again")
+                stopped.wait(settings.sweep_s)
     finally:
         broker.close()
         reporter.close()

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar, assert_never
 
 import structlog
@@ -14,9 +13,10 @@ from app.contracts.events import Checkpoint, Finished, Log, Measured, PartialChe
 from app.contracts.facts import DatasetFacts, ModelFacts
 from app.contracts.failure import Failure, SlimlineError
 from app.settings import Settings
+from app.tracing import TraceParent, span
 from worker import entries
 from worker.child import Order, explain
-from worker.confine import Confinement
+from worker.confinement import Confinement
 from worker.forkserver import ForkServer
 from worker.lease import Lease
 from worker.outcome import (
@@ -32,15 +32,15 @@ from worker.outcome import (
     failure_of,
 )
 from worker.pipe import Checked, ChildEvent, Say
-from worker.reporter import AttemptLostError, IngestAttempt, Input, JobAttempt, Reporter
+from worker.reporter import AttemptLostError, Claim, IngestAttempt, Input, JobAttempt, Reporter
 from worker.supervisor import Command, Supervisor, Watch
+from worker.surroundings import sees_gpu
 from worker.workspace import Workspace, Workspaces
 
 Entry = Callable[[dict[str, Any], Say], None]
 Claimed = TypeVar("Claimed")
 
 _LOST = {"BLOB_MISSING", "BLOB_CORRUPT"}
-_GPU = Path("/dev/nvidiactl")
 _log = structlog.get_logger(__name__)
 
 
@@ -77,17 +77,17 @@ class Tasks:
         self._workspaces.remove_abandoned()
 
     def stop(self) -> None:
-        """End running work promptly; it is handed back. Safe in a signal handler."""
-        self._supervisor.stop()
+        """Begin nothing; what runs gets `drain_s` to end, then it is handed back. Safe in a signal handler."""
+        self._supervisor.stop(self._settings.drain_s)
 
     def close(self) -> None:
         """Close every connection."""
         self._reporter.close()
 
-    def run_job(self, job_id: str) -> None:
-        """Compress. Raises HandedBackError."""
-        if job := self._claim(self._reporter.claim_job, job_id):
-            with self._working_on(job, job_id) as (workspace, lease):
+    def run_job(self, hint: str) -> None:
+        """Compress, the job that goes next in the queue of job `hint`. Raises HandedBackError."""
+        if job := self._claim(self._reporter.claim_job, hint):
+            with _traced(job.claim), self._working_on(job, job.claim.id) as (workspace, lease):
                 outcome = self._compress(job, workspace, lease)
                 if isinstance(outcome, Completed) and isinstance(outcome.event, Finished):
                     for file in outcome.event.artifacts:
@@ -127,16 +127,34 @@ class Tasks:
         """A workspace and a kept lease for a claimed row; the edge where whatever goes wrong becomes its failure."""
         with structlog.contextvars.bound_contextvars(id=id_):
             try:
-                with Lease(attempt.renew, self._settings.heartbeat_s) as lease, self._workspaces.make(id_) as workspace:
+                with (
+                    self._ending(attempt),
+                    Lease(attempt.renew, self._settings.heartbeat_s) as lease,
+                    self._workspaces.make(id_, partial(self._require_wanted, lease)) as workspace,
+                ):
                     yield workspace, lease
             except AttemptLostError:
-                _log.warning("another attempt has it now")
-            except HandedBackError:
-                attempt.release()
-                raise
-            except Exception as error:  # noqa: BLE001 - the task's edge
-                _log.exception("it failed on this side of the fork")
-                attempt.fail(explain(error))
+                _log.warning("another attempt has it now, or will")
+
+    @contextmanager
+    def _ending(self, attempt: Attempt) -> Iterator[None]:
+        try:
+            yield
+        except AttemptLostError:
+            raise
+        except HandedBackError:
+            attempt.release()
+            raise
+        except Exception as error:  # noqa: BLE001 - the task's edge
+            _log.exception("it failed on this side of the fork")
+            attempt.fail(explain(error))
+
+    def _require_wanted(self, lease: Lease) -> None:
+        """For work that waits. Raises AttemptLostError; HandedBackError when it is cancelled or this worker stops."""
+        if lease.command == Command.GIVE_UP:
+            raise AttemptLostError
+        if lease.command == Command.CANCEL or self._supervisor.is_over():
+            raise HandedBackError
 
     def _compress(self, job: JobAttempt, workspace: Workspace, lease: Lease) -> Outcome:
         spec = job.claim.spec
@@ -149,7 +167,7 @@ class Tasks:
         order = Order(
             entry=_name(entries.compress),
             arguments=_fetch_inputs(job, workspace).model_dump(mode="json"),
-            confinement=self._confine(spec.limits.run_s, may_use_gpu=spec.device != "cpu"),
+            confinement=self._confine(spec.limits.run_s, may_use_gpu=spec.device != "cpu", may_start_processes=True),
         )
         return self._supervisor.run(order, workspace.folder, watch)
 
@@ -167,7 +185,7 @@ class Tasks:
         order = Order(
             entry=_name(entry),
             arguments=arguments.model_dump(mode="json"),
-            confinement=self._confine(run_s, may_use_gpu=False),
+            confinement=self._confine(run_s, may_use_gpu=False, may_start_processes=False),
         )
         watch = Watch(run_s, self._settings.memory_limit, lambda _: None, lambda: lease.command)
         outcome = self._supervisor.run(order, workspace.folder, watch)
@@ -176,13 +194,23 @@ class Tasks:
         _give_up(attempt, outcome)
         return None
 
-    def _confine(self, run_s: float, *, may_use_gpu: bool) -> Confinement:
-        limited = not (may_use_gpu and _GPU.exists())
+    def _confine(self, run_s: float, *, may_use_gpu: bool, may_start_processes: bool) -> Confinement:
+        limited = not (may_use_gpu and sees_gpu())
         return Confinement(
             memory_bytes=self._settings.memory_limit if limited else None,
             cpu_s=math.ceil(run_s * (os.cpu_count() or 1)),
             file_bytes=self._settings.job_file_bytes,
+            may_start_processes=may_start_processes,
         )
+
+
+@contextmanager
+def _traced(claim: Claim) -> Iterator[None]:
+    """A span in the trace of the request that asked for the job; log lines name that request."""
+    parent = TraceParent.parse(claim.traceparent)
+    with structlog.contextvars.bound_contextvars(request_id=claim.request_id), span("run job", parent) as work:
+        work.attributes.update({"slimline.job": claim.id, "slimline.attempt": claim.attempt})
+        yield
 
 
 def _pass_on(job: JobAttempt, workspace: Workspace, event: ChildEvent) -> None:

@@ -5,17 +5,25 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from app.contracts.events import ArtifactFile
 from app.contracts.failure import FaultKind, SlimlineError
 from app.settings import Settings
-from app.storage import Blob, BlobStore, open_store
+from app.storage import Blob, BlobStore, Stored, open_store
 
+STORAGE_PATIENCE_S = 300.0
+"""How long a job waits where it is, its lease kept, for a store that is away. Then it goes back to the queue."""
+_PAUSE_S = 1.0
+_PASSES = {"STORAGE_UNREACHABLE", "STORAGE_FULL"}
+
+Result = TypeVar("Result")
 _log = structlog.get_logger(__name__)
 
 
@@ -33,15 +41,18 @@ class Workspaces:
         return cls(settings.workspaces, open_store(settings))
 
     @contextmanager
-    def make(self, id_: str) -> Iterator["Workspace"]:
-        """A workspace for the row `id_`, removed at the end whatever happens."""
+    def make(self, id_: str, require_wanted: Callable[[], None] = lambda: None) -> Iterator["Workspace"]:
+        """A workspace for the row `id_`, removed at the end whatever happens.
+
+        `require_wanted` is asked while a store is waited for, and raises what is to end the wait.
+        """
         with _locked(self._root):
             folder = Path(tempfile.mkdtemp(prefix=f"{id_}-", dir=self._root))
             # Held by this process alone: the kernel lets go of it when we die, which is how `remove_abandoned` knows.
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            yield Workspace(folder, self._store)
+            yield Workspace(folder, self._store, require_wanted)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
@@ -59,16 +70,20 @@ class Workspaces:
 
 
 class Workspace:
-    """One folder. Every path that a child names is taken to be inside it, and is checked to be."""
+    """One folder. Every path that a child names is taken to be inside it, and is checked to be.
 
-    def __init__(self, folder: Path, store: BlobStore) -> None:
+    Fetching and keeping wait for a store that is away.
+    """
+
+    def __init__(self, folder: Path, store: BlobStore, require_wanted: Callable[[], None]) -> None:
         self.folder = folder
         self._store = store
+        self._require_wanted = require_wanted
 
     def fetch(self, sha256: str, name: str) -> str:
         """Put a blob into the folder, read-only, as `name`; gives `name`. Raises what the store raises."""
         path = self.folder / name
-        self._store.fetch(sha256, path)
+        self._patiently(lambda: self._store.fetch(sha256, path))
         path.chmod(0o400)
         return name
 
@@ -83,7 +98,7 @@ class Workspace:
                 "the graph takes more than 1.9 GB, and Slimline keeps a graph as one file",
                 hint="send a smaller model, or use the library: python -m worker.engine compress",
             )
-        return self._store.put_file(path)
+        return self._patiently(lambda: self._store.put_file(path))
 
     def keep_if_there(self, name: str) -> Blob | None:
         """`keep`; None where the child has removed the file since, for one newer."""
@@ -106,6 +121,43 @@ class Workspace:
     def is_in_parts(self, name: str) -> bool:
         """Whether the graph `name` has its large tensors in a file beside it."""
         return (self.folder / f"{name}.data").exists()
+
+    def _patiently(self, act: Callable[[], Result]) -> Result:
+        give_up_at = time.monotonic() + STORAGE_PATIENCE_S
+        while True:
+            try:
+                return act()
+            except SlimlineError as error:
+                if error.failure.code not in _PASSES or time.monotonic() >= give_up_at:
+                    raise
+                _log.warning("waiting for storage", reason=error.failure.message)
+            self._require_wanted()
+            time.sleep(_PAUSE_S)
+
+
+class Stock:
+    """All that is stored, for who removes what nothing needs. Raises what the store raises."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Stock":
+        """Of the store that the settings name."""
+        return cls(open_store(settings))
+
+    def find_old(self, age_s: float) -> Iterator[Stored]:
+        """Blobs whose content was put at least so long ago."""
+        put_before = self._store.clock() - age_s
+        return (blob for blob in self._store.listing() if blob.stored_at <= put_before)
+
+    def remove(self, blob: Stored) -> bool:
+        """Remove a blob that was found; False: its content was put again since, or it is gone."""
+        return self._store.delete_listed(blob)
+
+    def remove_abandoned(self) -> None:
+        """Remove what dead writers left half written on this machine."""
+        self._store.remove_abandoned()
 
 
 def _discard(store: BlobStore, sha256: str) -> None:

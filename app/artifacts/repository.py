@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifacts.tables import ArtifactRow
+from app.db.ids import new_id
 from app.db.page import fetch_page
 
 
@@ -15,9 +16,22 @@ def add(session: Session, row: ArtifactRow) -> None:
     session.flush()
 
 
+def copy(session: Session, from_job: str, to_job: str) -> None:
+    """Give a job artifacts of its own with the content of another's."""
+    for row in of_job(session, from_job):
+        same = {name: getattr(row, name) for name in ("project", "format", "filename", "sha256", "size_bytes")}
+        add(session, ArtifactRow(id=new_id("art"), job_id=to_job, **same))
+
+
 def get(session: Session, artifact_id: str) -> ArtifactRow | None:
     """By id."""
     return session.get(ArtifactRow, artifact_id)
+
+
+def delete(session: Session, row: ArtifactRow) -> None:
+    """Remove the row; its blob may serve others."""
+    session.delete(row)
+    session.flush()
 
 
 def of_job(session: Session, job_id: str) -> Sequence[ArtifactRow]:

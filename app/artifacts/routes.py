@@ -1,4 +1,4 @@
-"""HTTP of artifacts: list, read, download."""
+"""HTTP of artifacts: list, read, download, delete."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
 @router.get("")
 def list_artifacts(context: RequestContext, wanted: Annotated[ArtifactQuery, Query()]) -> Page[ArtifactView]:
     """Artifacts, newest first."""
-    with context.database.read() as session:
+    with context.read() as session:
         rows, has_more = repository.fetch(session, job_id=wanted.job, after=wanted.after, limit=wanted.limit)
         data = [service.view(row) for row in rows]
     return Page(data=data, has_more=has_more, next=data[-1].id if has_more else None)
@@ -28,8 +28,15 @@ def list_artifacts(context: RequestContext, wanted: Annotated[ArtifactQuery, Que
 @router.get("/{artifact_id}", responses=documented(HTTPStatus.NOT_FOUND))
 def read_artifact(artifact_id: str, context: RequestContext) -> ArtifactView:
     """The artifact's name, format, size and digest."""
-    with context.database.read() as session:
+    with context.read() as session:
         return service.view(service.find(session, artifact_id))
+
+
+@router.delete("/{artifact_id}", status_code=HTTPStatus.NO_CONTENT, responses=documented(HTTPStatus.NOT_FOUND))
+def delete_artifact(artifact_id: str, context: RequestContext) -> None:
+    """Delete the artifact. Its job keeps its measurements, and lists the artifact no more."""
+    with context.write() as session:
+        service.delete(session, artifact_id)
 
 
 @router.head("/{artifact_id}/content", include_in_schema=False)
@@ -45,5 +52,5 @@ async def read_content(artifact_id: str, request: Request, context: RequestConte
 
 
 def _find_content(context: Context, artifact_id: str) -> Content:
-    with context.database.read() as session:
+    with context.read() as session:
         return service.find_content(session, artifact_id)

@@ -6,7 +6,10 @@ from app.artifacts import repository
 from app.artifacts.content import Content
 from app.artifacts.schemas import ArtifactView
 from app.artifacts.tables import ArtifactRow
+from app.audit.repository import record
+from app.audit.schemas import Action
 from app.errors import not_found
+from app.jobs import repository as jobs
 
 
 def find(session: Session, artifact_id: str) -> ArtifactRow:
@@ -15,6 +18,15 @@ def find(session: Session, artifact_id: str) -> ArtifactRow:
     if row is None:
         raise not_found("artifact", artifact_id)
     return row
+
+
+def delete(session: Session, artifact_id: str) -> None:
+    """Delete the artifact; its job lists it no more."""
+    row = find(session, artifact_id)
+    jobs.lose_artifact(session, row.job_id)  # locks the job: of two deletions at once the second finds no artifact
+    session.expire(row)
+    repository.delete(session, find(session, artifact_id))
+    record(session, Action.ARTIFACT_DELETED, artifact_id)
 
 
 def find_content(session: Session, artifact_id: str) -> Content:

@@ -2,16 +2,18 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, UtcTime, utc_now
+from app.db.tenancy import ProjectOwned
 
 
-class ArtifactRow(Base):
+class ArtifactRow(ProjectOwned, Base):
     """A file that a job made."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (Index("ix_artifacts_project_id", "project", "id"),)
 
     id: Mapped[str] = mapped_column(String(30), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)

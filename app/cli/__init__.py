@@ -16,6 +16,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "jobs": ("app.cli.jobs:jobs", "Submit, list, watch and cancel jobs."),
     "artifacts": ("app.cli.artifacts:artifacts", "List, show and download what jobs made."),
     "methods": ("app.cli.methods:methods", "List the compression methods and their options."),
+    "webhooks": ("app.cli.webhooks:webhooks", "Tell other services of what happens, and see what was told."),
+    "keys": ("app.cli.keys:keys", "Make, list, rotate and revoke API keys, in the database itself."),
     "server": ("app.cli.deployment:server", "Run the API alone, settings from the environment."),
     "worker": ("app.cli.deployment:worker", "Run one worker, settings from the environment."),
     "beat": ("app.cli.deployment:beat", "Run the clock that has lost jobs found again. One per deployment."),

@@ -1,16 +1,18 @@
-"""`slimline artifacts`: list, show and download what jobs made."""
+"""`slimline artifacts`: list, show, download and delete what jobs made."""
 
 from typing import Annotated
 
 import typer
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
+from app.cli.deletion import Yes, delete_each
 from app.cli.downloads import DownloadOption, save_artifact
 from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
 
 artifacts = typer.Typer(no_args_is_help=True, help="List, show and download what jobs made.")
 
 ArtifactId = Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact's id, art_….")]
+ArtifactIds = Annotated[list[str], typer.Argument(metavar="ARTIFACT...", help="Ids, art_….")]
 
 _COLUMNS = ("id", "job", "format", "filename", "size_bytes", "created_at")
 
@@ -48,3 +50,11 @@ def download(
         saved = save_artifact(client, client.get(f"/v1/artifacts/{artifact_id}"), output)
     if as_json:
         print_json(saved)
+
+
+@artifacts.command()
+def delete(
+    artifact_ids: ArtifactIds, *, yes: Yes = False, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Delete artifacts. Their jobs keep what was measured."""
+    delete_each("artifacts", artifact_ids, url, yes=yes, as_json=as_json)

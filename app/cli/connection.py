@@ -1,5 +1,6 @@
 """The server a command talks to: its address, and how its refusals and its absence are told."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli.edge import ExitCode, complain, usage
-from app.client import ApiError, Client, DownloadDamagedError, ServerUnreachableError
+from app.client import ApiError, Client, DownloadDamagedError, FileChangedError, ServerUnreachableError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -19,9 +20,12 @@ _OUR_MISTAKES = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 @contextmanager
 def connect(url: str) -> Iterator[Client]:
-    """A client; what it raises is printed, and ends the command with status 1, or 2 where the request was wrong."""
+    """A client; what it raises is printed, and ends the command with status 1, or 2 where the request was wrong.
+
+    The key comes from SLIMLINE_API_KEY alone: what is on a command line, others on the machine can read.
+    """
     try:
-        with usage(), Client(url) as client:
+        with usage(), Client(url, os.environ.get("SLIMLINE_API_KEY")) as client:
             yield client
     except ApiError as refused:
         _tell(refused)
@@ -31,6 +35,9 @@ def connect(url: str) -> Iterator[Client]:
         raise typer.Exit(ExitCode.FAILED) from None
     except DownloadDamagedError as damaged:
         complain(str(damaged), "download it again")
+        raise typer.Exit(ExitCode.FAILED) from None
+    except FileChangedError as changed:
+        complain(str(changed), "send it again once nothing writes to it any more")
         raise typer.Exit(ExitCode.FAILED) from None
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
+from app.cli.deletion import Yes, delete_each
 from app.cli.inputs import read_preprocess
 from app.cli.job_options import PreprocessOption
 from app.cli.output import AsJson, Limit, print_resource, print_resources
@@ -14,6 +15,7 @@ from app.cli.uploads import NameOption, upload_and_check
 datasets = typer.Typer(no_args_is_help=True, help="Upload, list and show datasets.")
 
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's id, dst_….")]
+DatasetIds = Annotated[list[str], typer.Argument(metavar="DATASET...", help="Ids, dst_….")]
 
 _COLUMNS = ("id", "state", "name", "format", "samples", "size_bytes", "created_at")
 
@@ -51,7 +53,6 @@ def show(dataset_id: DatasetId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson
 
 
 @datasets.command()
-def delete(dataset_id: DatasetId, *, url: ServerUrl = DEFAULT_URL) -> None:
-    """Delete a dataset that no unfinished job reads."""
-    with connect(url) as client:
-        client.delete(f"/v1/datasets/{dataset_id}")
+def delete(dataset_ids: DatasetIds, *, yes: Yes = False, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Delete datasets that no unfinished job reads."""
+    delete_each("datasets", dataset_ids, url, yes=yes, as_json=as_json)

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from app.cli.edge import usage
 from app.cli.environment import read_settings
 from app.cli.output import AsJson, print_json
+from app.up.address import require_key
 from app.up.parts import QUEUES, beat_command, server_command, worker_command
 
 
@@ -16,11 +18,16 @@ def server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="API processes.")] = 1,
+    insecure_open: Annotated[
+        bool, typer.Option("--insecure-open", help="Let --host be reached from other machines though there is no key.")
+    ] = False,
 ) -> None:
-    """Run the API alone, settings from the environment.
+    """Run the API alone, settings from the environment. Other machines reach it only once there is a key.
 
     Example: SLIMLINE_DATABASE_URL=postgresql://… slimline server --host 0.0.0.0
     """
+    with usage():
+        require_key(host, read_settings(**({"insecure_open": True} if insecure_open else {})))
     _become(server_command(host, port, workers))
 
 

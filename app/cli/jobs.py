@@ -1,4 +1,4 @@
-"""`slimline jobs`: preflight, submit, list, show, watch, cancel, compare, look at layers, download."""
+"""`slimline jobs`: preflight, submit, list, show, watch, cancel, compare, look at layers, download, delete."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
+from app.cli.deletion import Yes, delete_each
 from app.cli.downloads import DownloadOption, save_artifact
 from app.cli.inputs import read_document
 from app.cli.job_report import exit_code, print_report
@@ -21,6 +22,7 @@ jobs = typer.Typer(no_args_is_help=True, help="Submit, list, watch and cancel jo
 jobs.command()(preflight)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, job_….")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids, job_….")]
 
 _COLUMNS = ("id", "state", "name", "model", "created_at")
 
@@ -97,6 +99,17 @@ def cancel(job_id: JobId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = Fal
 
 
 @jobs.command()
+def retry(job_id: JobId, *, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Queue what a failed or cancelled job was to do as a new job, and print its id."""
+    with connect(url) as client:
+        job = client.retry(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        typer.echo(job["id"])
+
+
+@jobs.command()
 def events(job_id: JobId, *, limit: Limit = 1000, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List what happened to a job, oldest first."""
     with connect(url) as client:
@@ -147,3 +160,9 @@ def download(
         saved = [save_artifact(client, artifact, output) for artifact in client.job(job_id)["artifacts"]]
     if as_json:
         print_json(saved)
+
+
+@jobs.command()
+def delete(job_ids: JobIds, *, yes: Yes = False, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Delete jobs that are over, with their artifacts."""
+    delete_each("jobs", job_ids, url, yes=yes, as_json=as_json)

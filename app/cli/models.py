@@ -1,4 +1,4 @@
-"""`slimline models`: upload, list, show and download models."""
+"""`slimline models`: upload, list, show, download and delete models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.connection import DEFAULT_URL, ServerUrl, connect
+from app.cli.deletion import Yes, delete_each
 from app.cli.downloads import DownloadOption, save_model
 from app.cli.output import AsJson, Limit, print_json, print_resource, print_resources
 from app.cli.uploads import NameOption, upload_and_check
@@ -15,6 +16,7 @@ from app.contracts.facts import ChannelFacts
 models = typer.Typer(no_args_is_help=True, help="Upload, list and show models.")
 
 ModelId = Annotated[str, typer.Argument(metavar="MODEL", help="A model's id, mdl_….")]
+ModelIds = Annotated[list[str], typer.Argument(metavar="MODEL...", help="Ids, mdl_….")]
 
 _COLUMNS = ("id", "state", "name", "format", "size_bytes", "parameters", "created_at")
 _LAYER_COLUMNS = ("name", "op", "parameters", "macs", "channels", "can go", "why not")
@@ -74,6 +76,12 @@ def download(
         saved = save_model(client, client.get(f"/v1/models/{model_id}"), output)
     if as_json:
         print_json(saved)
+
+
+@models.command()
+def delete(model_ids: ModelIds, *, yes: Yes = False, url: ServerUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Delete models that no unfinished job reads. What jobs have made of them stays."""
+    delete_each("models", model_ids, url, yes=yes, as_json=as_json)
 
 
 def _with_removable(layer: Resource) -> Resource:

@@ -9,14 +9,16 @@ import typer
 from app.cli.edge import ExitCode, print_refusal, usage
 from app.cli.environment import read_settings
 from app.contracts.failure import FaultKind, SlimlineError
-from app.up.address import find_port, require_loopback
+from app.up.address import find_port, require_key
 from app.up.lock import claim
 from app.up.tree import Plan, Tree
 
 
 def up(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless --insecure-open.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other machines reach it only once there is a key.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     data: Annotated[
         Path, typer.Option(envvar="SLIMLINE_DATA", help="Folder of everything that is kept.", file_okay=False)
@@ -27,7 +29,7 @@ def up(
         typer.Option(help="auto: a GPU if there is one; cpu: never; cuda: refuse to start without."),
     ] = "auto",
     insecure_open: Annotated[
-        bool, typer.Option("--insecure-open", help="Let --host be reached from other machines, with no keys.")
+        bool, typer.Option("--insecure-open", help="Let --host be reached from other machines though there is no key.")
     ] = False,
 ) -> None:
     """Run everything on this machine: API, worker, broker, database. Ctrl-C stops it.
@@ -37,12 +39,12 @@ def up(
     Example: slimline up --port 8080 --data ~/slimline
     """
     with usage():
-        if not insecure_open:
-            require_loopback(host)
+        settings = read_settings(data=data, **({"insecure_open": True} if insecure_open else {}))
+        require_key(host, settings)
         if device == "cuda":
             _require_gpu()
         with claim(data):
-            plan = Plan(read_settings(data=data), host, find_port(host, port), workers, device)
+            plan = Plan(settings, host, find_port(host, port), workers, device)
             _run(plan)
 
 

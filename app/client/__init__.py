@@ -2,6 +2,14 @@
 
 from app.client.client import Client, Resource
 from app.client.events import Event
-from app.client.problem import ApiError, DownloadDamagedError, ServerUnreachableError
+from app.client.problem import ApiError, DownloadDamagedError, FileChangedError, ServerUnreachableError
 
-__all__ = ["ApiError", "Client", "DownloadDamagedError", "Event", "Resource", "ServerUnreachableError"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "DownloadDamagedError",
+    "Event",
+    "FileChangedError",
+    "Resource",
+    "ServerUnreachableError",
+]

@@ -1,6 +1,7 @@
 """The calls of the API, one method each. Resources come back as the plain JSON the server sent."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,32 +12,36 @@ from typing import Any, Literal, Self
 import httpx
 
 from app.client.events import Event, parse_events
+from app.client.line import Line
+from app.client.patience import PATIENCE_S
 from app.client.problem import ServerUnreachableError, require_ok
+from app.client.resumable import RESUMABLE_FROM_BYTES, ResumableUpload
 from app.client.transfer import OnBytes, ReportingFile, download
 from app.contracts.states import IngestState, JobState
 
 Resource = dict[str, Any]
 Kind = Literal["models", "datasets"]
 
-TIMEOUT = httpx.Timeout(30, read=90)
 WAIT_S = 20
 """How long one long poll may hang; the server allows 60."""
-PATIENCE_S = 60
-"""How long a watched job's server may be away (a restart, a broken line) before the watcher gives up."""
 
 
 class Client:
-    """A Slimline server. Every method may raise ApiError (it refused) or ServerUnreachableError (no answer)."""
+    """A Slimline server. Every method may raise ApiError (it refused) or ServerUnreachableError (no answer).
 
-    def __init__(self, url: str) -> None:
+    While the server is away for a moment or asks to wait, requests are sent again; each POST is done once all the same.
+    `key` is what `slimline keys create` printed; a server without keys needs none.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT)
+        self._line = Line(self.url, key)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._http.close()
+        self._line.close()
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON of any resource. Empty query values are left out."""
@@ -66,13 +71,22 @@ class Client:
         preprocess: Mapping[str, Any] | None = None,
         on_bytes: OnBytes = lambda _done, _total: None,
     ) -> Resource:
-        """Send a file, streamed from disk, and return the new model or dataset, which is still to be checked."""
-        form = {"name": name, "preprocess": json.dumps(preprocess) if preprocess else None}
-        given = {field: value for field, value in form.items() if value is not None}
+        """Send a file, streamed from disk, and return the new model or dataset, which is still to be checked.
+
+        A large file goes in pieces, and from where it stood when this or an earlier process was interrupted.
+        Raises FileChangedError.
+        """
         with path.open("rb") as file, self._reaching():
+            if os.fstat(file.fileno()).st_size >= RESUMABLE_FROM_BYTES:
+                upload = ResumableUpload(self._line, self.url, path, file, on_bytes)
+                named = {"upload": upload.send(), "name": name, "preprocess": preprocess}
+                made = self.post(f"/v1/{kind}", named)
+                upload.forget()
+                return made
+            form = {"name": name, "preprocess": json.dumps(preprocess) if preprocess else None}
+            given = {field: value for field, value in form.items() if value is not None}
             files: Any = {"file": (path.name, ReportingFile(file, on_bytes))}  # httpx needs read, seek and fileno only
-            response = require_ok(self._http.post(f"/v1/{kind}", files=files, data=given))
-        return dict(response.json())
+            return dict(require_ok(self._line.post(f"/v1/{kind}", files=files, data=given)).json())
 
     def wait_until_checked(self, kind: Kind, resource_id: str) -> Resource:
         """Return once the upload is `ready` or `rejected`."""
@@ -97,10 +111,18 @@ class Client:
         """Ask for a job to be cancelled and return it."""
         return self._post(f"/v1/jobs/{job_id}/cancel")
 
+    def retry(self, job_id: str) -> Resource:
+        """Queue what a failed or cancelled job was to do as a new job and return that."""
+        return self._post(f"/v1/jobs/{job_id}/retry")
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Resource:
+        """Make or do something and return the resource. Empty fields of the body are left out."""
+        return self._post(path, body and {name: value for name, value in body.items() if value is not None})
+
     def delete(self, path: str) -> None:
         """Delete a resource."""
         with self._reaching():
-            require_ok(self._http.delete(path))
+            require_ok(self._line.send("DELETE", path))
 
     def job(self, job_id: str) -> Resource:
         """A job as it is now."""
@@ -137,21 +159,21 @@ class Client:
         Raises DownloadDamagedError.
         """
         with self._reaching():
-            download(self._http, path, sha256, to, on_bytes)
+            download(self._line, path, sha256, to, on_bytes)
 
     def _stream(self, job_id: str, after: str | None) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        with self._reaching(), self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as response:
+        with self._reaching(), self._line.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as response:
             yield from parse_events(require_ok(response).iter_lines())
 
     def _get(self, path: str, query: Mapping[str, Any]) -> httpx.Response:
         given = {name: value for name, value in query.items() if value is not None}
         with self._reaching():
-            return require_ok(self._http.get(path, params=given))
+            return require_ok(self._line.get(path, params=given))
 
     def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Resource:
         with self._reaching():
-            return dict(require_ok(self._http.post(path, json=body)).json())
+            return dict(require_ok(self._line.post(path, json=body)).json())
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

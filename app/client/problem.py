@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,6 +42,13 @@ class ServerUnreachableError(Exception):
 
 class DownloadDamagedError(Exception):
     """The bytes that came do not have the sha256 the server promised; the file was not kept."""
+
+
+class FileChangedError(Exception):
+    """A file was written to while it was sent, so what came is neither what it was nor what it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} changed while it was sent")
 
 
 def require_ok(response: httpx.Response) -> httpx.Response:

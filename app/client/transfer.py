@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import httpx
 
+from app.client.line import Line
 from app.client.problem import DownloadDamagedError, require_ok
 
 OnBytes = Callable[[int, int], None]
@@ -40,7 +41,7 @@ class ReportingFile:
         return chunk
 
 
-def download(http: httpx.Client, url: str, sha256: str, to: Path, on_bytes: OnBytes) -> None:
+def download(http: httpx.Client | Line, url: str, sha256: str, to: Path, on_bytes: OnBytes) -> None:
     """Fetch `url` into `to`, going on where an earlier try, also of another process, stopped.
 
     Raises ApiError, httpx.TransportError after several broken lines, DownloadDamagedError.
@@ -59,7 +60,7 @@ def download(http: httpx.Client, url: str, sha256: str, to: Path, on_bytes: OnBy
     part.replace(to)
 
 
-def _fetch_rest(http: httpx.Client, url: str, part: Path, on_bytes: OnBytes) -> None:
+def _fetch_rest(http: httpx.Client | Line, url: str, part: Path, on_bytes: OnBytes) -> None:
     """Append the missing bytes to `part`; start over where the server will not send a range."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})

@@ -64,6 +64,7 @@ class JobSpec(BaseModel):
     limits: Limits = Limits()
     priority: int = Field(5, ge=0, le=9, description="9 goes first")
     seed: int = Field(0, ge=0, lt=2**32)
+    reuse: bool = Field(True, description="Answer from an identical job that is done, if there is one; the job says so")
     name: str | None = Field(None, max_length=200, pattern=PRINTABLE)
     tags: Tags = Field(default_factory=dict)
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 
 class Queue(StrEnum):
@@ -29,4 +29,3 @@ class Message(BaseModel):
     task: TaskName
     id: str
     queue: Queue
-    priority: int = Field(5, ge=0, le=9, description="9 goes first")

@@ -29,6 +29,13 @@ class JobState(StrEnum):
         return not MOVES[self]
 
 
+class Waiting(StrEnum):
+    """What a queued job waits for."""
+
+    INPUTS = "inputs"
+    WORKER = "worker"
+
+
 MOVES: Mapping[JobState, frozenset[JobState]] = {
     # A queued job may fail without running: its model was rejected, or it waited past limits.queue_s.
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),

@@ -10,7 +10,7 @@ from app.contracts.measurement import Comparison
 class Targets(BaseModel):
     """Limits the final artifact should keep. A missed one is a verdict, never an empty failure."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_accuracy_drop: float | None = Field(
         None, ge=0, le=1, description="Original minus final, absolute", examples=[0.01]

@@ -97,7 +97,7 @@ class Distillation(BaseModel):
 class TrainingOptions(BaseModel):
     """The one training loop: what it optimises, how, and for how long."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the data; 10 where no end is given")
     steps: int | None = Field(None, ge=1, le=10**9, description="Updates of the weights, instead of epochs")

@@ -4,6 +4,8 @@ from http import HTTPStatus
 
 from sqlalchemy.orm import Session
 
+from app.audit.repository import record
+from app.audit.schemas import Action
 from app.contracts.messages import Message, Queue, TaskName
 from app.datasets import repository
 from app.datasets.schemas import DatasetFields, DatasetView
@@ -29,6 +31,7 @@ def add(session: Session, blob: Blob, filename: str, fields: DatasetFields) -> D
         preprocess=fields.preprocess,
     )
     repository.add(session, row)
+    record(session, Action.DATASET_UPLOADED, row.id)
     send_after_commit(session, Message(task=TaskName.INGEST_DATASET, id=row.id, queue=Queue.INGEST))
     return row
 
@@ -42,14 +45,17 @@ def find(session: Session, dataset_id: str) -> DatasetRow:
 
 
 def delete(session: Session, dataset_id: str) -> None:
-    """Remove the dataset. Raises DATASET_IN_USE (409) while an unfinished job reads it. Its blob may serve others."""
+    """Delete the dataset. Raises DATASET_IN_USE (409) while an unfinished job reads it. Its blob may serve others."""
     row = find(session, dataset_id)
-    # A job submitted at this moment waits for the lock, then finds the dataset gone.
+    # A job submitted at this moment is seen below, or waits for the lock and then fails with INPUT_DELETED.
     session.refresh(row, with_for_update=True)
+    if row.deleted_at is not None:
+        raise not_found("dataset", dataset_id)
     if jobs.is_in_use(session, dataset_id):
         detail = "An unfinished job reads this dataset. Cancel the job or wait for its end, then delete."
         raise Problem(HTTPStatus.CONFLICT, "DATASET_IN_USE", detail)
     repository.delete(session, row)
+    record(session, Action.DATASET_DELETED, row.id)
 
 
 def view(row: DatasetRow) -> DatasetView:

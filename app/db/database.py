@@ -8,16 +8,30 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.contracts.messages import Message
 from app.db.durability import GroupSync, sync_log
+from app.db.tenancy import keep_apart, scope
 from app.db.turn import FairLock
 
 Dispatch = Callable[[Message], None]
 
 _OUTBOX = "outbox"
+# libpq by itself waits for a silent server for a quarter of an hour.
+_NOTICE_A_DEAD_LINE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class CommitUnknownError(Exception):
+    """The line broke while a transaction was committed: what it did is there or is not."""
 
 
 class Database:
@@ -29,6 +43,8 @@ class Database:
     def __init__(self, url: str, dispatch: Dispatch | None = None) -> None:
         self.engine = make_engine(url)
         self._dispatch = dispatch
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        keep_apart(self._sessions)
         # SQLite has one writer. Waiting here, in turn, beats SQLite's sleep-and-retry, which starves the unlucky.
         self._writers = FairLock() if self.is_sqlite else nullcontext()
         self._make_durable = GroupSync(partial(sync_log, Path(self.engine.url.database or "")))
@@ -39,12 +55,17 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A transaction that holds the right to write from its start; commits unless the block raises."""
-        with self._writers, Session(self.engine, expire_on_commit=False) as session:
+    def write(self, project: str | None = None) -> Iterator[Session]:
+        """A transaction that holds the right to write from its start; commits unless the block raises.
+
+        With `project` it sees that project's rows alone. Raises CommitUnknownError.
+        """
+        with self._writers, self._sessions() as session:
+            scope(session, project)
             session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield session
-            session.commit()
+            session.flush()
+            self._commit(session)
         if self.is_sqlite:
             self._make_durable()
         if self._dispatch is not None:
@@ -52,9 +73,10 @@ class Database:
                 self._dispatch(message)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A transaction that only reads; nothing is committed."""
-        with Session(self.engine, expire_on_commit=False) as session:
+    def read(self, project: str | None = None) -> Iterator[Session]:
+        """A transaction that only reads; nothing is committed. With `project` it sees that project's rows alone."""
+        with self._sessions() as session:
+            scope(session, project)
             yield session
 
     @contextmanager
@@ -72,6 +94,14 @@ class Database:
         """Close every pooled connection."""
         self.engine.dispose()
 
+    def _commit(self, session: Session) -> None:
+        try:
+            session.commit()
+        except (OperationalError, InterfaceError) as error:
+            if self.is_sqlite:
+                raise  # a commit that fails there has done nothing
+            raise CommitUnknownError(str(error.orig)) from error
+
 
 def send_after_commit(session: Session, message: Message) -> None:
     """Queue a message that leaves once the session's transaction has been committed."""
@@ -81,7 +111,7 @@ def send_after_commit(session: Session, message: Message) -> None:
 def make_engine(url: str) -> Engine:
     """An engine for SQLite or PostgreSQL. On SQLite a commit is durable only after `app.db.durability`."""
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True)
+        return create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True, connect_args=_NOTICE_A_DEAD_LINE)
     Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, pool_size=10, max_overflow=40, connect_args={"timeout": 30})
     event.listen(engine, "connect", _prepare_sqlite)

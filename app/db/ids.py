@@ -4,7 +4,7 @@ from typing import Literal
 
 from ulid import ULID
 
-Prefix = Literal["mdl", "dst", "job", "art", "evt"]
+Prefix = Literal["mdl", "dst", "job", "art", "upl", "key", "whk", "dlv", "evt"]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -4,20 +4,24 @@ Every change of state is a guarded UPDATE: it says from where it moves and which
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import JSON, BigInteger, CursorResult, Select, String, bindparam, select, update
+from sqlalchemy import JSON, BigInteger, CursorResult, Select, String, bindparam, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.contracts.failure import Failure
 from app.contracts.states import INGEST_MOVES, IngestState
+from app.contracts.webhooks import WebhookEvent
 from app.db.base import Base, Contract, UtcTime, utc_now
+from app.db.clock import SWEPT_MOST, is_wrong_lease, lease_end, now
+from app.db.tenancy import ProjectOwned, project_of
+from app.webhooks.repository import publish
 
 
-class IngestColumns:
-    """Columns of an uploaded file that is checked before it can be used."""
+class IngestColumns(ProjectOwned):
+    """Columns of an uploaded file that is checked before it can be used. One that was deleted is kept for its jobs."""
 
     id: Mapped[str] = mapped_column(String(30), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
@@ -32,6 +36,7 @@ class IngestColumns:
     revision: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
     checked_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
 
 class IngestRow(IngestColumns, Base):
@@ -53,20 +58,22 @@ class Brief(NamedTuple):
 
 def read_brief(session: Session, table: type[Table], id_: str) -> Brief | None:
     """The upload in brief: a fraction of the cost of the row, whose facts may be long."""
-    row = session.connection().execute(_select_brief(table), {"id": id_}).one_or_none()
+    named = {"id": id_, "project": project_of(session)}
+    row = session.connection().execute(_select_brief(table), named).one_or_none()
     return Brief(IngestState(row.state), row.problem, row.sha256) if row else None
 
 
 @cache
 def _select_brief(table: type[IngestRow]) -> Select[IngestState, Failure | None, str]:
-    return select(table.state, table.problem, table.sha256).where(table.id == bindparam("id"))
+    query = select(table.state, table.problem, table.sha256).where(table.deleted_at.is_(None))
+    return query.where(table.id == bindparam("id"), table.project == bindparam("project"))
 
 
 def claim(session: Session, table: type[Table], id_: str, lease_s: float) -> Table | None:
     """Take an uploaded file for checking; its `attempt` is the token. None: another worker has it, or it is done."""
     moved = _move(
         session, table, id_, IngestState.CHECKING, attempt=None,
-        values={"attempt": table.attempt + 1, "lease_until": utc_now() + timedelta(seconds=lease_s)},
+        values={"attempt": table.attempt + 1, "lease_until": lease_end(session, lease_s)},
     )  # fmt: skip
     return session.get(table, id_, populate_existing=True) if moved else None
 
@@ -74,7 +81,8 @@ def claim(session: Session, table: type[Table], id_: str, lease_s: float) -> Tab
 def renew(session: Session, table: type[Table], id_: str, attempt: int, lease_s: float) -> bool:
     """Keep the lease. False: another worker has the file now, stop."""
     query = update(table).where(table.id == id_, table.state == IngestState.CHECKING, table.attempt == attempt)
-    return _changed(session.execute(query.values(lease_until=utc_now() + timedelta(seconds=lease_s))))
+    query = query.where(table.deleted_at.is_(None))
+    return _changed(session.execute(query.values(lease_until=lease_end(session, lease_s))))
 
 
 def finish(session: Session, table: type[Table], id_: str, attempt: int, values: dict[str, object]) -> bool:
@@ -95,24 +103,49 @@ def release(session: Session, table: type[Table], id_: str, attempt: int) -> boo
 
 def find_abandoned(session: Session, table: type[Table]) -> Sequence[Table]:
     """Files whose checker's lease ran out."""
-    query = select(table).where(table.state == IngestState.CHECKING, table.lease_until < utc_now())
-    return session.scalars(query).all()
+    query = select(table).where(table.state == IngestState.CHECKING, table.lease_until < now(session))
+    query = query.where(table.deleted_at.is_(None))
+    return session.scalars(query.limit(SWEPT_MOST)).all()
+
+
+def clamp_leases(session: Session, table: type[Table], lease_s: float, *, jumped: bool = False) -> None:
+    """Have leases begin anew that no worker can have asked for; or all, when the clock jumped."""
+    wrong = is_wrong_lease(session, table.lease_until, lease_s, jumped=jumped)
+    query = update(table).where(table.state == IngestState.CHECKING, wrong)
+    session.execute(query.values(lease_until=lease_end(session, lease_s)))
 
 
 def find_waiting(session: Session, table: type[Table], older_than: datetime) -> Sequence[Table]:
     """Files that were uploaded before `older_than` and that no one has begun to check: their message may be lost."""
-    query = select(table).where(table.state == IngestState.UPLOADED, table.created_at < older_than)
-    return session.scalars(query).all()
+    late = or_(table.created_at < older_than, table.created_at > utc_now())  # the clock was ahead then
+    query = select(table).where(table.state == IngestState.UPLOADED, late)
+    query = query.where(table.deleted_at.is_(None))
+    return session.scalars(query.limit(SWEPT_MOST)).all()
 
 
 def _move(
     session: Session, table: type[Table], id_: str, to: IngestState, *, attempt: int | None, values: dict[str, object]
 ) -> bool:
     sources = [state for state, targets in INGEST_MOVES.items() if to in targets]
-    query = update(table).where(table.id == id_, table.state.in_(sources))
+    query = update(table).where(table.id == id_, table.state.in_(sources), table.deleted_at.is_(None))
     if attempt is not None:
         query = query.where(table.attempt == attempt)
-    return _changed(session.execute(query.values(state=to, revision=table.revision + 1, **values)))
+    query = query.values(state=to, revision=table.revision + 1, **values)
+    moved = session.execute(query.returning(table.project, table.name, table.problem)).one_or_none()
+    if moved is None:
+        return False
+    if event := _EVENTS.get((table.__tablename__, to)):
+        told = {"id": id_, "state": to, "name": moved.name, "problem": moved.problem}
+        publish(session, moved.project, event, lambda: told | {"links": {"self": f"/v1/{table.__tablename__}/{id_}"}})
+    return True
+
+
+_EVENTS = {
+    ("models", IngestState.READY): WebhookEvent.MODEL_READY,
+    ("models", IngestState.REJECTED): WebhookEvent.MODEL_REJECTED,
+    ("datasets", IngestState.READY): WebhookEvent.DATASET_READY,
+    ("datasets", IngestState.REJECTED): WebhookEvent.DATASET_REJECTED,
+}
 
 
 def _changed(result: object) -> bool:

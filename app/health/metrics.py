@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from app.db.database import Database
-from app.jobs import repository
+from app.jobs.queue import waiting
 
 
 class Metrics:
@@ -37,6 +37,6 @@ class JobCollector(Collector):
         """One gauge with a sample per state."""
         gauge = GaugeMetricFamily("slimline_jobs", "Jobs by state", labels=["state"])
         with self._database.read() as session:
-            for state, count in repository.count_by_state(session).items():
+            for state, count in waiting.count_by_state(session).items():
                 gauge.add_metric([state], count)
         yield gauge

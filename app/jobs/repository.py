@@ -1,7 +1,7 @@
 """Queries on jobs. Every change of state is a guarded UPDATE that may lose; nothing here commits or decides."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import Field
@@ -9,11 +9,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
-    Integer,
-    Select,
     Update,
     and_,
-    bindparam,
     delete,
     func,
     insert,
@@ -27,15 +24,18 @@ from sqlalchemy.orm import Session
 from app.contracts.events import Progress
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
+from app.contracts.messages import Queue
 from app.contracts.references import find_other_models
-from app.contracts.states import MOVES, JobState
+from app.contracts.states import MOVES, JobState, Waiting
 from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
+from app.db.clock import lease_end
 from app.db.ids import new_id
 from app.db.page import PageQuery, fetch_page
+from app.db.tenancy import project_of
+from app.jobs.queue.order import rank
 from app.jobs.tables import JobEventRow, JobGraphRow, JobModelRow, JobRow, JobTagRow, MeasurementRow
-
-COUNT_MOST = 100
+from app.webhooks.announcements import announce_job
 
 
 class JobQuery(PageQuery):
@@ -46,13 +46,14 @@ class JobQuery(PageQuery):
     tag: str | None = Field(None, description="`key` or `key=value`")
 
 
-def insert_queued(session: Session, spec: JobSpec, input_sha256: dict[str, str] | None = None) -> JobRow:
+def insert_queued(session: Session, spec: JobSpec, waiting_for: Waiting = Waiting.WORKER, **columns: Any) -> JobRow:
     """Insert a new job with all that belongs to it. The row that is returned is no part of the session.
 
     Plain inserts, not the unit of work: submitting is a hot path.
     """
-    row = _make_queued(spec)
-    row.input_sha256 = input_sha256 or {}
+    row = _make_queued(project_of(session), spec, waiting_for)
+    for name, value in columns.items():
+        setattr(row, name, value)
     values = {column.key: getattr(row, column.key) for column in JobRow.__mapper__.column_attrs}
     connection = session.connection()
     connection.execute(insert(JobRow), values)
@@ -62,14 +63,20 @@ def insert_queued(session: Session, spec: JobSpec, input_sha256: dict[str, str] 
         connection.execute(insert(JobModelRow), others)
     first = {"job_id": row.id, "seq": 1, "id": new_id("evt"), "type": "state", "data": {"state": row.state}}
     connection.execute(insert(JobEventRow), first)
+    announce_job(session, row.project, row.id, row.state)
     return row
 
 
-def _make_queued(spec: JobSpec) -> JobRow:
+def _make_queued(project: str, spec: JobSpec, waiting_for: Waiting) -> JobRow:
     now = utc_now()
     return JobRow(
         id=new_id("job"),
+        project=project,
         state=JobState.QUEUED,
+        queue=Queue.CUDA if spec.device == "cuda" else Queue.CPU,
+        waiting_for=waiting_for,
+        rank=rank(now, spec.priority),
+        queue_until=now + timedelta(seconds=spec.limits.queue_s),
         revision=1,
         spec=spec,
         name=spec.name,
@@ -83,7 +90,9 @@ def _make_queued(spec: JobSpec) -> JobRow:
         attempt=0,
         counted_from=1,
         handed_back=0,
+        lost=0,
         notes=[],
+        input_sha256={},
         versions={},
     )
 
@@ -93,15 +102,15 @@ def get(session: Session, job_id: str) -> JobRow | None:
     return session.get(JobRow, job_id)
 
 
-def read_revisions(connection: Connection, job_ids: Sequence[str]) -> Sequence[tuple[str, str, int]]:
-    """Id, state and revision of each of these jobs: what polling asks for again and again."""
-    query = select(JobRow.id, JobRow.state, JobRow.revision).where(JobRow.id.in_(job_ids))
+def read_revisions(connection: Connection, job_ids: Sequence[str]) -> Sequence[tuple[str, str, str, int]]:
+    """Id, project, state and revision of each of these jobs: what polling asks for again and again."""
+    query = select(JobRow.id, JobRow.project, JobRow.state, JobRow.revision).where(JobRow.id.in_(job_ids))
     return connection.execute(query).all()
 
 
 def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
     """A page, newest first, and whether there are more."""
-    query = select(JobRow)
+    query, newest = select(JobRow), JobRow.id
     if wanted.state is not None:
         query = query.where(JobRow.state == wanted.state)
     if wanted.model is not None:
@@ -110,31 +119,8 @@ def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
         key, _, value = wanted.tag.partition("=")
         query = query.join(JobTagRow).where(JobTagRow.key == key)
         query = query.where(JobTagRow.value == value) if value else query
-    return fetch_page(session, query, JobRow.id, after=wanted.after, limit=wanted.limit)
-
-
-def count_ahead(session: Session, row: JobRow) -> int:
-    """How many queued jobs go before this one, counted up to twice `COUNT_MOST`: a long queue must not slow polling."""
-    return session.connection().scalar(_COUNT_AHEAD, {"priority": row.priority, "job_id": row.id}) or 0
-
-
-def _count_ahead() -> Select[int]:
-    priority, older = bindparam("priority", type_=Integer), JobRow.id < bindparam("job_id")
-    ahead = (
-        select(JobRow.id).where(JobRow.state == JobState.QUEUED, goes_first).limit(COUNT_MOST).subquery()
-        for goes_first in (JobRow.priority > priority, and_(JobRow.priority == priority, older))
-    )  # each a range of the index on state, priority, id
-    counts = (select(func.count()).select_from(jobs).scalar_subquery() for jobs in ahead)
-    return select(sum(counts, start=literal(0)))
-
-
-_COUNT_AHEAD = _count_ahead()  # building it takes longer than running it
-
-
-def count_by_state(session: Session) -> dict[str, int]:
-    """How many jobs are in each state."""
-    query = select(JobRow.state, func.count()).group_by(JobRow.state)
-    return dict(session.execute(query).all())
+        newest = JobTagRow.job_id  # the same, but in the index that finds the tag
+    return fetch_page(session, query, newest, after=wanted.after, limit=wanted.limit)
 
 
 def find_queued_on(session: Session, input_id: str) -> Sequence[JobRow]:
@@ -148,13 +134,24 @@ def is_in_use(session: Session, input_id: str) -> bool:
     return session.scalar(select(JobRow.id).where(JobRow.state.in_(unfinished), _reads(input_id)).limit(1)) is not None
 
 
+def delete_finished(session: Session, job_id: str) -> bool:
+    """Remove a job that is over, with all that belongs to it. False: it is not over, or not there."""
+    over = JobRow.state.in_([state for state in JobState if state.is_final])
+    return _changed(session.execute(delete(JobRow).where(JobRow.id == job_id, over)))
+
+
+def lose_artifact(session: Session, job_id: str) -> None:
+    """An artifact of the job is about to be deleted: the job looks different then, and can answer no other."""
+    changed = {"revision": JobRow.revision + 1, "fingerprint": None}
+    session.execute(update(JobRow).where(JobRow.id == job_id).values(**changed))
+
+
 def claim(session: Session, job_id: str, lease_s: float) -> JobRow | None:
     """Take a queued job. None when it is not queued any more. The row's `attempt` is the token of every later write."""
-    now = utc_now()
     values = {
         "attempt": JobRow.attempt + 1,
-        "lease_until": now + timedelta(seconds=lease_s),
-        "started_at": func.coalesce(JobRow.started_at, now),
+        "lease_until": lease_end(session, lease_s),
+        "started_at": func.coalesce(JobRow.started_at, utc_now()),
     }
     if not move(session, job_id, JobState.RUNNING, values=values):
         return None
@@ -163,7 +160,7 @@ def claim(session: Session, job_id: str, lease_s: float) -> JobRow | None:
 
 def renew(session: Session, job_id: str, attempt: int, lease_s: float) -> JobState | None:
     """Keep the lease; the state tells whether a cancel was asked for. None: the job is no longer this attempt's."""
-    query = _of_attempt(job_id, attempt).values(lease_until=utc_now() + timedelta(seconds=lease_s))
+    query = _of_attempt(job_id, attempt).values(lease_until=lease_end(session, lease_s))
     return JobState(state) if (state := session.scalar(query.returning(JobRow.state))) else None
 
 
@@ -189,16 +186,7 @@ def save_partial_checkpoint(session: Session, job_id: str, attempt: int, step: i
     return _changed(session.execute(_of_attempt(job_id, attempt).values(**values, **_COUNTED_ANEW)))
 
 
-_COUNTED_ANEW = {"counted_from": JobRow.attempt, "handed_back": 0}
-
-
-def drop_partial_checkpoints(session: Session) -> set[str]:
-    """Forget those of jobs that are over; gives the digests."""
-    final = [state for state in JobState if state.is_final]
-    over = and_(JobRow.partial_sha256.is_not(None), JobRow.state.in_(final))
-    found = session.execute(select(JobRow.id, JobRow.partial_sha256).where(over)).all()
-    session.execute(update(JobRow).where(over).values(partial_step=None, partial_sha256=None))
-    return {sha256 for _, sha256 in found if sha256}
+_COUNTED_ANEW = {"counted_from": JobRow.attempt, "handed_back": 0, "lost": 0}
 
 
 def is_blob_needed(session: Session, sha256: str) -> bool:
@@ -290,16 +278,26 @@ def measurements_of(session: Session, job_id: str) -> Sequence[MeasurementRow]:
     return session.scalars(query).all()
 
 
-def find_expired(session: Session) -> Sequence[JobRow]:
-    """Running or cancelling jobs whose lease ran out."""
-    held = (JobState.RUNNING, JobState.CANCELLING)
-    return session.scalars(select(JobRow).where(JobRow.state.in_(held), JobRow.lease_until < utc_now())).all()
+def copy_measurements(session: Session, from_id: str, to_id: str) -> None:
+    """Give a job the measured rows of another."""
+    for row in measurements_of(session, from_id):
+        put_measurement(session, measurement_row(to_id, row.position, row.role, row.method, row.row))
 
 
-def find_queued(session: Session, before: datetime) -> Sequence[JobRow]:
-    """Jobs queued since before `before`, first those that go first."""
-    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.queued_at < before)
-    return session.scalars(query.order_by(JobRow.priority.desc(), JobRow.id)).all()
+def set_fingerprint(session: Session, job_id: str, fingerprint: str) -> None:
+    """Keep by what the job is found when an identical one comes."""
+    session.execute(update(JobRow).where(JobRow.id == job_id).values(fingerprint=fingerprint))
+
+
+def find_succeeded(session: Session, like_id: str, fingerprint: str) -> Sequence[JobRow]:
+    """The newest few jobs with this fingerprint, of the project of `like_id`, that were not answered from others."""
+    project = select(JobRow.project).where(JobRow.id == like_id).scalar_subquery()
+    query = select(JobRow).where(JobRow.fingerprint == fingerprint, JobRow.project == project)
+    done = query.where(JobRow.state == JobState.SUCCEEDED, JobRow.reused_job_id.is_(None))
+    return session.scalars(done.order_by(JobRow.id.desc()).limit(_FEW)).all()
+
+
+_FEW = 5
 
 
 def measurement_row(job_id: str, position: int, role: str, method: str | None, row: Measurement) -> MeasurementRow:
@@ -319,13 +317,51 @@ def measurement_row(job_id: str, position: int, role: str, method: str | None, r
     )
 
 
+def requeue(session: Session, job: JobRow, *, values: dict[str, Any] | None = None) -> bool:
+    """Have a held job wait for a worker once more, in its old place. False: lost the race, or it is being cancelled."""
+    now = utc_now()
+    waiting = {
+        "queued_at": now,
+        "queue_until": now + timedelta(seconds=job.spec.limits.queue_s),
+    }
+    return move(session, job.id, JobState.QUEUED, attempt=job.attempt, values={**waiting, **(values or {})})
+
+
+def set_startable(session: Session, job_id: str) -> bool:
+    """All inputs of a queued job are there: it waits for a worker now. False: it did so already, or is not queued."""
+    query = update(JobRow).where(JobRow.id == job_id, JobRow.waiting_for == Waiting.INPUTS.value)
+    return _changed(session.execute(query.values(waiting_for=Waiting.WORKER)))
+
+
+def find_queue(session: Session, job_id: str) -> Queue | None:
+    """The queue of a job in any state."""
+    found = session.scalar(select(JobRow.queue).where(JobRow.id == job_id))
+    return Queue(found) if found else None
+
+
 def _move(session: Session, job_id: str, to: JobState, guard: ColumnElement[bool], values: dict[str, Any]) -> bool:
-    stamped = {"finished_at": utc_now()} if to.is_final else {}
+    if to.is_final:
+        values = {"finished_at": utc_now(), **_ENDED, **values}
+    if to not in (JobState.RUNNING, JobState.CANCELLING):
+        values = {"lease_until": None, **values}
+    if to == JobState.QUEUED:
+        values = {"waiting_for": Waiting.WORKER, **values}
+    else:
+        values = {"waiting_for": None, "queue_until": None, "not_before": None, **values}
     query = update(JobRow).where(JobRow.id == job_id, guard)
-    moved = _changed(session.execute(query.values(state=to, revision=JobRow.revision + 1, **stamped, **values)))
-    if moved:
-        add_event(session, job_id, "state", {"state": to})
-    return moved
+    query = query.values(state=to, revision=JobRow.revision + 1, **values)
+    project = session.scalar(query.returning(JobRow.project))
+    if project is None:
+        return False
+    if to.is_final:
+        session.execute(delete(JobGraphRow).where(JobGraphRow.job_id == job_id))
+    add_event(session, job_id, "state", {"state": to})
+    announce_job(session, project, job_id, to)
+    return True
+
+
+# What a job goes on from is of no use once it is over; the blobs are collected.
+_ENDED = {"checkpoint_step": None, "checkpoint_sha256": None, "partial_step": None, "partial_sha256": None}
 
 
 def _of_attempt(job_id: str, attempt: int) -> Update:

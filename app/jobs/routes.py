@@ -6,19 +6,22 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
-from app.context import Context, RequestContext
+from app.context import Context, RequestContext, RequestOrigin
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Comparison
 from app.contracts.states import JobState
 from app.db.page import DEFAULT_LIMIT, MAX_LIMIT, Page
 from app.errors import Problem, documented
 from app.examples import COMPARISON, JOB_SPEC
+from app.idempotency.once import RequestOnce
 from app.jobs import comparison_table, repository, service
 from app.jobs.repository import JobQuery
 from app.jobs.schemas import JobEvent, JobLayers, JobSummary, JobView, Preflight
 from app.jobs.stream import show, stream
+from app.keys.quotas import require_job_slot
 from app.preconditions import matches, preferred_wait
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -35,28 +38,36 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 )
 def create_job(
     spec: Annotated[JobSpec, Body(openapi_examples={"prune, then quantize": {"value": JOB_SPEC}})],
-    context: RequestContext,
+    once: RequestOnce,
+    origin: RequestOrigin,
 ) -> Response:
     """Queue a job. It may name a model or data that is still being checked; it then waits for them."""
-    with context.database.write() as session:
-        view = service.view(session, service.submit(session, spec))
-    return _send(view, {"Location": f"/v1/jobs/{view.id}"}, HTTPStatus.ACCEPTED)
+
+    def effect(session: Session) -> Response:
+        require_job_slot(session, once.context.settings)
+        return _accepted(service.view(session, service.submit(session, spec, origin)))
+
+    return once(effect)
 
 
 @router.post(
     "/preflight",
+    response_model=Preflight,
     responses=documented(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 def preflight_job(
     spec: Annotated[JobSpec, Body(openapi_examples={"prune, then quantize": {"value": JOB_SPEC}})],
-    context: RequestContext,
-) -> Preflight:
+    once: RequestOnce,
+) -> Response:
     """What the same body would do as a job, layer by layer. Nothing is queued and nothing is run.
 
     The model must be `ready`. What would be refused is refused here with the same problem.
     """
-    with context.database.read() as session:
-        return service.preflight(session, spec)
+
+    def effect(session: Session) -> Response:
+        return Response(service.preflight(session, spec).model_dump_json(), media_type="application/json")
+
+    return once(effect)
 
 
 @router.get("")
@@ -65,7 +76,7 @@ def list_jobs(
     wanted: Annotated[JobQuery, Query()],
 ) -> Page[JobSummary]:
     """Jobs, newest first."""
-    with context.database.read() as session:
+    with context.read() as session:
         rows, has_more = repository.fetch(session, wanted)
         data = [service.summarise(session, row) for row in rows]
     return Page(data=data, has_more=has_more, next=data[-1].id if has_more else None)
@@ -89,10 +100,12 @@ async def read_job(
     """The job: state, progress, comparison, artifacts. `wait` answers as soon as the job is final."""
     seconds = wait or preferred_wait(prefer, MAX_WAIT_S)
     if seconds:
-        await context.watch.until(job_id, lambda seen: seen.state.is_final, seconds)
-    if if_none_match is not None and (seen := await context.watch.look(job_id)) and seen.state != JobState.QUEUED:
+        own = context.principal.project  # of another's job there is nothing to wait for
+        await context.watch.until(job_id, lambda seen: seen.state.is_final or seen.project != own, seconds)
+    if if_none_match is not None and (seen := await context.watch.look(job_id)):
         tag = service.etag(seen.revision, None)
-        if matches(if_none_match, tag):
+        is_own = seen.project == context.principal.project
+        if is_own and seen.state != JobState.QUEUED and matches(if_none_match, tag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     return await run_in_threadpool(_answer, context, job_id, if_none_match)
 
@@ -100,13 +113,44 @@ async def read_job(
 @router.post(
     "/{job_id}/cancel",
     status_code=HTTPStatus.ACCEPTED,
+    response_model=JobView,
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
-def cancel_job(job_id: str, context: RequestContext) -> JobView:
+def cancel_job(job_id: str, once: RequestOnce) -> Response:
     """Stop the job. A queued job is cancelled at once, a running one within seconds."""
-    with context.database.write() as session:
+
+    def effect(session: Session) -> Response:
         service.cancel(session, job_id)
-        return service.view(session, service.find(session, job_id))
+        return _accepted(service.view(session, service.find(session, job_id)))
+
+    return once(effect)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def delete_job(job_id: str, context: RequestContext) -> None:
+    """Delete a job that is over, with its events, measurements and artifacts."""
+    with context.write() as session:
+        service.delete(session, job_id)
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=JobView,
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+)
+def retry_job(job_id: str, once: RequestOnce, origin: RequestOrigin) -> Response:
+    """Post a failed or cancelled job again: a new job with the same spec, which names the old one as `retried_job`."""
+
+    def effect(session: Session) -> Response:
+        require_job_slot(session, once.context.settings)
+        return _accepted(service.view(session, service.retry(session, job_id, origin)))
+
+    return once(effect)
 
 
 @router.get(
@@ -131,7 +175,7 @@ async def list_events(
     """What happened, oldest first. `Accept: text/event-stream` streams it, resuming behind `Last-Event-ID`."""
     seq = await run_in_threadpool(_find_seq, context, job_id, last_event_id or after)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventSourceResponse(stream(context.database, context.watch, job_id, seq), ping=15)
+        return EventSourceResponse(stream(context, job_id, seq), ping=15)
     return await run_in_threadpool(_page_of_events, context, job_id, seq, limit)
 
 
@@ -149,7 +193,7 @@ def read_comparison(
     format_: Annotated[Literal["json", "csv", "markdown"], Query(alias="format")] = "json",
 ) -> Comparison | Response:
     """The original beside every step and the final artifact."""
-    with context.database.read() as session:
+    with context.read() as session:
         comparison = service.find_comparison(session, job_id)
     match format_:
         case "json":
@@ -166,12 +210,12 @@ def read_layers(job_id: str, context: RequestContext) -> JobLayers:
 
     Empty until the job has succeeded. A recipe of `advice` can be posted as it is, with the same model and data.
     """
-    with context.database.read() as session:
+    with context.read() as session:
         return service.find_layers(session, job_id)
 
 
 def _answer(context: Context, job_id: str, if_none_match: str | None) -> Response:
-    with context.database.read() as session:
+    with context.read() as session:
         row = service.find(session, job_id)
         view = service.view(session, row)
         tag = service.etag(row.revision, view.progress.queue_position)
@@ -180,13 +224,17 @@ def _answer(context: Context, job_id: str, if_none_match: str | None) -> Respons
     return _send(view, {"ETag": tag})
 
 
+def _accepted(view: JobView) -> Response:
+    return _send(view, {"Location": f"/v1/jobs/{view.id}"}, HTTPStatus.ACCEPTED)
+
+
 def _send(view: JobView, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK) -> Response:
     # Straight from the model: FastAPI would validate what has just been built.
     return Response(view.model_dump_json(), status, headers, media_type="application/json")
 
 
 def _find_seq(context: Context, job_id: str, event_id: str | None) -> int:
-    with context.database.read() as session:
+    with context.read() as session:
         service.find(session, job_id)
         if event_id is None:
             return 0
@@ -200,7 +248,7 @@ def _find_seq(context: Context, job_id: str, event_id: str | None) -> int:
 
 
 def _page_of_events(context: Context, job_id: str, seq: int, limit: int) -> Page[JobEvent]:
-    with context.database.read() as session:
+    with context.read() as session:
         rows, has_more = repository.fetch_events(session, job_id, after_seq=seq, limit=limit)
     data = [show(row) for row in rows]
     return Page(data=data, has_more=has_more, next=data[-1].id if has_more else None)

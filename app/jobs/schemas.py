@@ -80,6 +80,8 @@ class JobView(JobSummary):
     comparison: Comparison
     artifacts: list[ArtifactSummary]
     reproduce: Reproduce
+    reused_job: str | None = Field(description="The identical job that this one was answered from")
+    retried_job: str | None = Field(description="The job that this one tries again")
     engine_s: float | None = Field(description="The engine's own wall time")
     notes: list[str]
 

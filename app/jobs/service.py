@@ -1,10 +1,14 @@
 """What may be done with jobs, and how a job is shown. No SQL and no HTTP here."""
 
+from dataclasses import asdict
 from http import HTTPStatus
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
+from app.audit.repository import record
+from app.audit.schemas import Action
 from app.contracts.advice import advise_job, advise_layers
 from app.contracts.facts import ModelFacts
 from app.contracts.job_spec import JobSpec
@@ -14,27 +18,47 @@ from app.contracts.preflight import find_idle_step, find_unplaced_names, note_on
 from app.contracts.recipe import DataRole
 from app.contracts.recipe.step import find_missing_data
 from app.contracts.references import find_references
-from app.contracts.states import IngestState, JobState
+from app.contracts.states import IngestState, JobState, Waiting
 from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
 from app.db.database import send_after_commit
 from app.db.ingest import Brief, read_brief
 from app.errors import FieldError, Problem, not_found, unprocessable
+from app.identity import UNKNOWN, Origin
 from app.jobs import repository
+from app.jobs.queue.order import count_ahead
 from app.jobs.schemas import ArtifactSummary, JobLayers, JobProgress, JobSummary, JobView, Preflight, Reproduce
 from app.jobs.tables import JobRow
 from app.models import service as models
 from app.models.tables import ModelRow
 
 
-def submit(session: Session, spec: JobSpec) -> JobRow:
+def submit(session: Session, spec: JobSpec, origin: Origin = UNKNOWN, **columns: Any) -> JobRow:
     """Queue a job. It is sent to a worker at once, or when its inputs have been checked."""
     inputs = _find_inputs(session, spec)
-    # Kept with the job: a dataset may be deleted, what the job read stays known.
-    row = repository.insert_queued(session, spec, {name: brief.sha256 for name, brief in inputs.items()})
-    if all(brief.state == IngestState.READY for brief in inputs.values()):
-        send_after_commit(session, message_for(row))
+    is_startable = all(brief.state == IngestState.READY for brief in inputs.values())
+    # Digests are kept with the job: a dataset may be deleted, what the job read stays known.
+    row = repository.insert_queued(
+        session,
+        spec,
+        Waiting.WORKER if is_startable else Waiting.INPUTS,
+        input_sha256={name: brief.sha256 for name, brief in inputs.items()},
+        **asdict(origin),
+        **columns,
+    )
+    record(session, Action.JOB_SUBMITTED, row.id)
+    if is_startable:
+        send_after_commit(session, message_for(row.id, row.queue))
     return row
+
+
+def retry(session: Session, job_id: str, origin: Origin) -> JobRow:
+    """Queue what a failed or cancelled job was to do as a new job. Raises JOB_NOT_RETRIABLE (409), `submit`'s."""
+    row = find(session, job_id)
+    if row.state not in (JobState.FAILED, JobState.CANCELLED):
+        detail = f"The job is {row.state}; only one that failed or was cancelled can be tried again."
+        raise Problem(HTTPStatus.CONFLICT, "JOB_NOT_RETRIABLE", detail)
+    return submit(session, row.spec, origin, retried_job_id=row.id)
 
 
 def preflight(session: Session, spec: JobSpec) -> Preflight:
@@ -51,10 +75,9 @@ def preflight(session: Session, spec: JobSpec) -> Preflight:
     return Preflight(model=spec.model, steps=steps, notes=note_on(spec.recipe))
 
 
-def message_for(row: JobRow) -> Message:
-    """The message that has a worker look at a job."""
-    queue = Queue.CUDA if row.spec.device == "cuda" else Queue.CPU
-    return Message(task=TaskName.RUN_JOB, id=row.id, queue=queue, priority=row.priority)
+def message_for(job_id: str, queue: Queue) -> Message:
+    """The message that has a worker look at a queue. The job is a hint: the worker takes whichever goes next."""
+    return Message(task=TaskName.RUN_JOB, id=job_id, queue=queue)
 
 
 def cancel(session: Session, job_id: str) -> None:
@@ -68,6 +91,16 @@ def cancel(session: Session, job_id: str) -> None:
         raise Problem(
             HTTPStatus.CONFLICT, "JOB_FINISHED", f"The job has already {row.state}; there is nothing to cancel."
         )
+    record(session, Action.JOB_CANCELLED, job_id)
+
+
+def delete(session: Session, job_id: str) -> None:
+    """Delete a job with its artifacts and all else that belongs to it. Raises JOB_UNFINISHED (409)."""
+    row = find(session, job_id)
+    if not repository.delete_finished(session, job_id):
+        detail = f"The job is {row.state}. Cancel it first, and delete it once it is over."
+        raise Problem(HTTPStatus.CONFLICT, "JOB_UNFINISHED", detail)
+    record(session, Action.JOB_DELETED, job_id)
 
 
 def find(session: Session, job_id: str) -> JobRow:
@@ -118,6 +151,8 @@ def view(session: Session, row: JobRow) -> JobView:
                 name: sha256 for name, sha256 in row.input_sha256.items() if name not in {"model", *_ROLES}
             },
         ),
+        "reused_job": row.reused_job_id,
+        "retried_job": row.retried_job_id,
         "engine_s": row.engine_s,
         "notes": row.notes,
     })  # fmt: skip
@@ -129,7 +164,7 @@ def etag(revision: int, queue_position: int | None) -> str:
 
 
 def _summary_fields(session: Session, row: JobRow) -> dict[str, object]:
-    position = repository.count_ahead(session, row) if row.state == JobState.QUEUED else None
+    position = count_ahead(session, row) if row.state == JobState.QUEUED else None
     done = row.progress or JobProgress(fraction=0, step=0, steps=len(row.spec.recipe), phase="load")
     own = f"/v1/jobs/{row.id}"
     return {
@@ -140,7 +175,7 @@ def _summary_fields(session: Session, row: JobRow) -> dict[str, object]:
         "links": {
             "self": own,
             "model": f"/v1/models/{row.model_id}",
-            **{name: f"{own}/{name}" for name in ("events", "comparison", "layers", "cancel")},
+            **{name: f"{own}/{name}" for name in ("events", "comparison", "layers", "cancel", "retry")},
         },
     }
 

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from fastapi.concurrency import run_in_threadpool
 from sse_starlette import ServerSentEvent
 
-from app.db.database import Database
+from app.context import Context
 from app.jobs import repository
 from app.jobs.schemas import JobEvent
 from app.jobs.tables import JobEventRow
-from app.jobs.watch import JobWatch, Seen
+from app.jobs.watch import Seen
 
 _BATCH = 200
 _IDLE_S = 60.0
@@ -20,12 +20,12 @@ def show(row: JobEventRow) -> JobEvent:
     return JobEvent(id=row.id, type=row.type, created_at=row.created_at, data=row.data)
 
 
-async def stream(database: Database, watch: JobWatch, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
+async def stream(context: Context, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
     """Events behind `after_seq`, in order, each once; ends when the job is final and all are sent."""
     while True:
         # The revision is read before the events: what comes in between makes the wait below return at once.
-        seen = await watch.look(job_id)
-        rows = await run_in_threadpool(_read, database, job_id, after_seq)
+        seen = await context.watch.look(job_id)
+        rows = await run_in_threadpool(_read, context, job_id, after_seq)
         for row in rows:
             yield ServerSentEvent(show(row).model_dump_json(), event=row.type, id=row.id)
             after_seq = row.seq
@@ -33,14 +33,14 @@ async def stream(database: Database, watch: JobWatch, job_id: str, after_seq: in
             continue
         if seen is None or seen.state.is_final:
             return
-        await watch.until(job_id, _is_newer_than(seen.revision), _IDLE_S)
+        await context.watch.until(job_id, _is_newer_than(seen.revision), _IDLE_S)
 
 
 def _is_newer_than(revision: int) -> Callable[[Seen], bool]:
     return lambda seen: seen.revision > revision
 
 
-def _read(database: Database, job_id: str, after_seq: int) -> list[JobEventRow]:
-    with database.read() as session:
+def _read(context: Context, job_id: str, after_seq: int) -> list[JobEventRow]:
+    with context.read() as session:
         rows, _ = repository.fetch_events(session, job_id, after_seq=after_seq, limit=_BATCH)
     return rows

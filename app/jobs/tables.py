@@ -10,28 +10,42 @@ from app.contracts.events import LayerRecord, Progress
 from app.contracts.failure import Failure
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
-from app.contracts.states import JobState
+from app.contracts.messages import Queue
+from app.contracts.states import JobState, Waiting
 from app.contracts.targets import Verdict
 from app.db.base import Base, Contract, UtcTime, utc_now
+from app.db.tenancy import ProjectOwned
 
 
-class JobRow(Base):
-    """A job. `attempt` is the fencing token: every write of a worker names it, and `revision` counts the writes."""
+def _where_there(column: str, *columns: str) -> Index:
+    """An index for columns that few rows have: only those that do pay for an entry."""
+    there = text(f"{column} IS NOT NULL")
+    name = "_".join(("ix_jobs", column, *columns))
+    return Index(name, column, *columns, sqlite_where=there, postgresql_where=there)
+
+
+class JobRow(ProjectOwned, Base):
+    """A job. `attempt` is the fencing token: every write of a worker names it, and `revision` counts the writes.
+
+    While it is queued, `waiting_for` says for what, `rank` in which order within its project and `queue`, `queue_until`
+    how long at most, and `not_before` when a retry may begin. While it is held, `lease_until` says how long.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_priority_id", "state", "priority", "id"),
-        # Most jobs have few of these: only those that do pay for an entry.
+        Index("ix_jobs_project_id", "project", "id"),
+        Index("ix_jobs_project_state_id", "project", "state", "id"),
+        Index("ix_jobs_model_id_id", "model_id", "id"),
+        _where_there("waiting_for", "queue", "project", "rank", "id"),
         *(
-            Index(
-                f"ix_jobs_{column}",
-                column,
-                sqlite_where=text(f"{column} IS NOT NULL"),
-                postgresql_where=text(f"{column} IS NOT NULL"),
+            _where_there(column)
+            for column in (
+                "calibrate_id", "train_id", "evaluate_id", "queue_until", "lease_until",
+                "checkpoint_sha256", "partial_sha256", "finished_at",
             )
-            for column in ("calibrate_id", "train_id", "evaluate_id", "partial_sha256")
         ),
-    )
+        _where_there("fingerprint", "project"),
+    )  # fmt: skip
 
     id: Mapped[str] = mapped_column(String(30), primary_key=True)
     state: Mapped[JobState] = mapped_column(String(16), default=JobState.QUEUED)
@@ -39,7 +53,7 @@ class JobRow(Base):
     spec: Mapped[JobSpec] = mapped_column(Contract(JobSpec))
     name: Mapped[str | None] = mapped_column(String(200))
     priority: Mapped[int]
-    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     calibrate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     train_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     evaluate_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
@@ -50,9 +64,16 @@ class JobRow(Base):
     cancelling_at: Mapped[datetime | None] = mapped_column(UtcTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
+    queue: Mapped[Queue] = mapped_column(String(8), default=Queue.CPU, server_default=Queue.CPU.value)
+    waiting_for: Mapped[Waiting | None] = mapped_column(String(8))
+    rank: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    queue_until: Mapped[datetime | None] = mapped_column(UtcTime)
+    not_before: Mapped[datetime | None] = mapped_column(UtcTime)
+
     attempt: Mapped[int] = mapped_column(default=0)
     counted_from: Mapped[int] = mapped_column(default=1, server_default="1")
     handed_back: Mapped[int] = mapped_column(default=0)
+    lost: Mapped[int] = mapped_column(default=0, server_default="0")
     lease_until: Mapped[datetime | None] = mapped_column(UtcTime)
     checkpoint_step: Mapped[int | None]
     checkpoint_sha256: Mapped[str | None] = mapped_column(String(64))
@@ -69,13 +90,20 @@ class JobRow(Base):
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     engine_s: Mapped[float | None]
 
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    reused_job_id: Mapped[str | None] = mapped_column(String(30))
+    retried_job_id: Mapped[str | None] = mapped_column(String(30))
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+
     @property
     def failed_starts(self) -> int:
         """What `max_attempts` limits: attempts since the last checkpoint was saved, the one that saved it among them.
 
-        Those that a stopping worker handed back, `handed_back`, are not counted.
+        Neither those that were handed back, through no fault of the job, nor those whose worker was lost are counted:
+        the latter, `lost`, have a limit of their own.
         """
-        return self.attempt - (self.counted_from - 1) - self.handed_back
+        return self.attempt - (self.counted_from - 1) - self.handed_back - self.lost
 
 
 class JobTagRow(Base):
@@ -105,7 +133,7 @@ class JobGraphRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
 
 
 class JobEventRow(Base):

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.contracts.states import JobState
 from app.db.database import Database
+from app.db.patience import AWAY, PAUSE_S
 from app.jobs import repository
 
 TICK_S = 0.05
@@ -17,6 +18,7 @@ TICK_S = 0.05
 class Seen(NamedTuple):
     """What was last seen of a job."""
 
+    project: str
     state: JobState
     revision: int
 
@@ -70,7 +72,11 @@ class JobWatch:
         while self._waiters:
             await asyncio.sleep(TICK_S)
             waiting = list(self._waiters)  # those who come during the query were not asked for
-            seen = await self._look_at({waiter.job_id for waiter in waiting})
+            try:
+                seen = await self._look_at({waiter.job_id for waiter in waiting})
+            except AWAY:
+                await asyncio.sleep(PAUSE_S)
+                continue
             for waiter in waiting:
                 now = seen.get(waiter.job_id)
                 if (now is None or waiter.is_enough(now)) and not waiter.woken.done():
@@ -93,4 +99,4 @@ class JobWatch:
     def _read(self, job_ids: list[str]) -> Mapping[str, Seen]:
         with self._database.connection() as connection:
             rows = repository.read_revisions(connection, job_ids)
-        return {job_id: Seen(JobState(state), revision) for job_id, state, revision in rows}
+        return {job_id: Seen(project, JobState(state), revision) for job_id, project, state, revision in rows}

@@ -6,12 +6,15 @@ from pathlib import PurePath
 from sqlalchemy.orm import Session
 
 from app.artifacts.content import Content
+from app.audit.repository import record
+from app.audit.schemas import Action
 from app.contracts.facts import ModelFacts
 from app.contracts.messages import Message, Queue, TaskName
 from app.contracts.states import IngestState
 from app.db.database import send_after_commit
 from app.db.ids import new_id
 from app.errors import Problem, not_found
+from app.jobs import repository as jobs
 from app.models import repository
 from app.models.schemas import ModelFields, ModelView
 from app.models.tables import ModelRow
@@ -32,6 +35,7 @@ def add(session: Session, blob: Blob, filename: str, fields: ModelFields) -> Mod
         size_bytes=blob.size_bytes,
     )
     repository.add(session, row)
+    record(session, Action.MODEL_UPLOADED, row.id)
     send_after_commit(session, Message(task=TaskName.INGEST_MODEL, id=row.id, queue=Queue.INGEST))
     return row
 
@@ -42,6 +46,20 @@ def find(session: Session, model_id: str) -> ModelRow:
     if row is None:
         raise not_found("model", model_id)
     return row
+
+
+def delete(session: Session, model_id: str) -> None:
+    """Delete the model. Raises MODEL_IN_USE (409) while an unfinished job reads it. Its blobs may serve others."""
+    row = find(session, model_id)
+    # A job submitted at this moment is seen below, or waits for the lock and then fails with INPUT_DELETED.
+    session.refresh(row, with_for_update=True)
+    if row.deleted_at is not None:
+        raise not_found("model", model_id)
+    if jobs.is_in_use(session, model_id):
+        detail = "An unfinished job reads this model. Cancel the job or wait for its end, then delete."
+        raise Problem(HTTPStatus.CONFLICT, "MODEL_IN_USE", detail)
+    repository.delete(session, row)
+    record(session, Action.MODEL_DELETED, row.id)
 
 
 def find_facts(session: Session, model_id: str) -> ModelFacts:

@@ -3,6 +3,7 @@
 A blob is named by the sha256 of its content. It never changes; the same content put twice is one blob.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ Chunk = bytes | bytearray | memoryview
 
 CHUNK_BYTES = 1024**2
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -22,6 +25,20 @@ class Blob:
 
     sha256: str
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A blob as a listing finds it. `stored_at`: when its content was last put, seconds by the store's own clock."""
+
+    sha256: str
+    size_bytes: int
+    stored_at: float
+
+
+def is_digest(name: str) -> bool:
+    """Whether a blob can have this name."""
+    return _DIGEST.fullmatch(name) is not None
 
 
 class Incoming(Protocol):
@@ -57,6 +74,18 @@ class BlobStore(Protocol):
 
     def delete(self, sha256: str) -> None:
         """Remove the blob if it is there."""
+
+    def listing(self) -> Iterator[Stored]:
+        """Every blob, in no order. Others come and go meanwhile."""
+
+    def clock(self) -> float:
+        """The time now by the clock of `Stored.stored_at`, seconds."""
+
+    def delete_listed(self, blob: Stored) -> bool:
+        """Remove the blob unless its content was put again since it was listed. False: it stays, or is gone already."""
+
+    def remove_abandoned(self) -> None:
+        """Remove the temporary files of writers that died."""
 
     def check(self) -> None:
         """Raise STORAGE_UNREACHABLE unless the store can be written and read now."""

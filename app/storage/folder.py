@@ -1,12 +1,13 @@
 """Blobs as files of a local folder: `ab/abcd…`, written under a temporary name, fsynced, then renamed."""
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from app.storage.blob import CHUNK_BYTES, Blob, Incoming, blob_missing
+from app.storage.blob import CHUNK_BYTES, Blob, Incoming, Stored, blob_missing, is_digest
 from app.storage.copy import fetch_checked, put_file
 from app.storage.digest import CheckedBlobs, checked
 from app.storage.spool import Spool, disk_faults, remove_abandoned, spooling
@@ -58,6 +59,35 @@ class FolderStore:
         """See `BlobStore`."""
         self._path(sha256).unlink(missing_ok=True)
 
+    def listing(self) -> Iterator[Stored]:
+        """See `BlobStore`."""
+        with disk_faults():
+            for path in self._root.glob("??/*"):
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:  # removed since
+                    continue
+                if is_digest(path.name):
+                    yield Stored(path.name, stat.st_size, stat.st_mtime)
+
+    def clock(self) -> float:
+        """See `BlobStore`. The folder may be another machine's."""
+        with disk_faults(), spooling(self._incoming, self._keep) as spool:
+            return os.fstat(spool.file.fileno()).st_mtime
+
+    def delete_listed(self, blob: Stored) -> bool:
+        """See `BlobStore`. No writer puts the same content between the look at its age and the end of it."""
+        path = self._path(blob.sha256)
+        with disk_faults(), suppress(FileNotFoundError), _locked(path.parent, fcntl.LOCK_EX):
+            if path.stat().st_mtime <= blob.stored_at:
+                path.unlink()
+                return True
+        return False
+
+    def remove_abandoned(self) -> None:
+        """See `BlobStore`."""
+        remove_abandoned(self._incoming)
+
     def check(self) -> None:
         """See `BlobStore`."""
         with self.receive() as incoming:
@@ -77,8 +107,10 @@ class FolderStore:
         target = self._path(blob.sha256)
         target.parent.mkdir(exist_ok=True)
         os.fchmod(spool.file.fileno(), 0o440)
+        os.utime(spool.file.fileno())  # the last byte may have come long before
         os.fsync(spool.file.fileno())
-        spool.path.rename(target)
+        with _locked(target.parent, fcntl.LOCK_SH):
+            spool.path.rename(target)
         for folder in (target.parent, self._root):
             _fsync_folder(folder)
         self._checked.add(blob.sha256, _mark(target.stat()))
@@ -93,6 +125,17 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 def _mark(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    """Hold the lock between those who put content in place (LOCK_SH) and who removes what is old (LOCK_EX)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _fsync_folder(folder: Path) -> None:

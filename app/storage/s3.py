@@ -10,7 +10,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from app.storage.blob import Blob, Incoming, blob_missing, storage_unreachable
+from app.storage.blob import Blob, Incoming, Stored, blob_missing, is_digest, storage_unreachable
 from app.storage.copy import fetch_checked, put_file
 from app.storage.digest import CheckedBlobs, checked
 from app.storage.spool import Spool, remove_abandoned, spooling
@@ -24,10 +24,14 @@ _PARTS_AT_ONCE = 2
 
 
 class BucketStore:
-    """A `BlobStore` in a bucket, under the prefix that `objects` was opened with."""
+    """A `BlobStore` in a bucket, under the prefix that `objects` was opened with.
 
-    def __init__(self, objects: S3Store, spool: Path) -> None:
+    `objects` waits out short outages. `probed`, the same bucket, does not: by it readiness is told.
+    """
+
+    def __init__(self, objects: S3Store, probed: S3Store, spool: Path) -> None:
         self._objects = objects
+        self._probed = probed
         self._spool = spool
         self._checked = CheckedBlobs()
         remove_abandoned(spool)
@@ -70,11 +74,45 @@ class BucketStore:
         with _s3_faults(sha256):
             obstore.delete(self._objects, _key(sha256))
 
+    def listing(self) -> Iterator[Stored]:
+        """See `BlobStore`."""
+        with _s3_faults("of the listing"):
+            for page in obstore.list(self._objects):
+                for meta in page:
+                    name = meta["path"].rpartition("/")[2]
+                    if is_digest(name):
+                        yield Stored(name, meta["size"], meta["last_modified"].timestamp())
+
+    def clock(self) -> float:
+        """See `BlobStore`. It is the server's, which tells it by what it stores."""
+        with _s3_faults("that tells the time"):
+            obstore.put(self._objects, ".clock", b"")
+            return obstore.head(self._objects, ".clock")["last_modified"].timestamp()
+
+    def delete_listed(self, blob: Stored) -> bool:
+        """See `BlobStore`. S3 has no lock: content put again between the two requests is lost.
+
+        They follow at once, and neither is repeated: a deletion must not arrive long after the look.
+        """
+        with _s3_faults(blob.sha256):
+            try:
+                meta = obstore.head(self._probed, _key(blob.sha256))
+            except FileNotFoundError:
+                return False
+            if meta["last_modified"].timestamp() > blob.stored_at:
+                return False
+            obstore.delete(self._probed, _key(blob.sha256))
+            return True
+
+    def remove_abandoned(self) -> None:
+        """See `BlobStore`."""
+        remove_abandoned(self._spool)
+
     def check(self) -> None:
         """See `BlobStore`."""
         with _s3_faults("of the readiness check"):
-            obstore.put(self._objects, ".ready", b"ready")
-            obstore.get(self._objects, ".ready").bytes()
+            obstore.put(self._probed, ".ready", b"ready")
+            obstore.get(self._probed, ".ready").bytes()
 
     def _keep(self, spool: Spool, blob: Blob) -> None:
         with _s3_faults(blob.sha256):

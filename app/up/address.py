@@ -1,9 +1,10 @@
-"""Where `slimline up` may listen: loopback unless the operator insists, and only on a free port."""
+"""Where a server may listen: on loopback until there is a key, unless the operator insists; and on a free port."""
 
 import ipaddress
 import socket
 
 from app.contracts.failure import SlimlineError
+from app.settings import Settings
 
 
 def is_loopback(host: str) -> bool:
@@ -16,13 +17,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def require_loopback(host: str) -> None:
-    """Raises SlimlineError OPEN_TO_NETWORK: the service has no keys, so whoever reaches it may use it."""
-    if not is_loopback(host):
+def require_key(host: str, settings: Settings) -> None:
+    """Raises SlimlineError OPEN_TO_NETWORK where others reach `host` and no key was ever made: they could do all."""
+    if is_loopback(host) or settings.insecure_open:
+        return
+    from app.keys.offline import has_any_key  # noqa: PLC0415 - on loopback no database need be loaded
+
+    if not has_any_key(settings):
         raise SlimlineError(
             "OPEN_TO_NETWORK",
-            f"{host} can be reached from other machines, and `slimline up` asks nobody for a key",
-            hint="listen on 127.0.0.1 behind a proxy that checks who calls, or say --insecure-open if that is meant",
+            f"{host} can be reached from other machines, and there is no key yet: nobody would be asked for one",
+            hint="make one with `slimline migrate` and `slimline keys create NAME --role admin` (both take --data),"
+            " or say --insecure-open if that is meant",
         )
 
 

@@ -10,10 +10,11 @@ from contextlib import suppress
 from app.up.leash import leashed
 from app.up.parts import Part
 
-STEADY_S = 30.0
+STEADY_S = 10.0
 """A part that lived so long had started well: its next restart waits the shortest time again."""
 DELAY_MIN_S = 0.5
-DELAY_MAX_S = 30.0
+DELAY_MAX_S = 5.0
+"""Nobody is served meanwhile, so no longer: to start and fail every five seconds costs little."""
 LINE_MAX = 64 * 1024
 NAME_WIDTH = 6
 

@@ -21,10 +21,13 @@ class Part:
 
 def server_command(host: str, port: int, workers: int = 1) -> tuple[str, ...]:
     """The API under uvicorn. Open event streams are cut after three seconds of stopping; clients resume them."""
+    # Kept a little longer than the minute for which load balancers keep a connection they may still use.
+    edge = ("--http", "app.http.protocol:GuardedProtocol", "--ws", "none", "--timeout-keep-alive", "65")
     options = ("--host", host, "--port", str(port), "--workers", str(workers), "--timeout-graceful-shutdown", "3")
     return (
         *(sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory"),
         *("--no-server-header", "--no-access-log", "--log-level", "warning"),
+        *edge,
         *options,
     )
 

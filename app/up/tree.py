@@ -16,6 +16,8 @@ from app.up import valkey
 from app.up.child import Child, say
 from app.up.parts import CHECK_QUEUE, JOB_QUEUES, Part, beat_command, migrate_command, server_command, worker_command
 
+HAND_BACK_S = 10.0
+"""What a worker gets, after its jobs' last seconds, to hand them back and end."""
 EARLY_DEATHS_MAX = 3
 """A part that dies so often before the service was ever ready will not start: say so instead of trying on."""
 
@@ -42,8 +44,8 @@ class Plan:
         queues = "cpu" if self.device == "cpu" else JOB_QUEUES
         return [
             Part("beat", beat_command(), grace_s=5),
-            Part("worker", worker_command(self.workers, queues), grace_s=15),
-            Part("checker", worker_command(1, CHECK_QUEUE), grace_s=15),
+            Part("worker", worker_command(self.workers, queues), self.settings.drain_s + HAND_BACK_S),
+            Part("checker", worker_command(1, CHECK_QUEUE), self.settings.drain_s + HAND_BACK_S),
             Part("api", server_command(self.host, self.port), grace_s=8),
         ]
 
@@ -92,7 +94,13 @@ class Tree:
         self._socket = valkey.place_socket(folder)
         self._environment["SLIMLINE_BROKER_URL"] = f"redis+socket://{self._socket}"
         self._start(Part("valkey", valkey.server_command(folder, self._socket), grace_s=10))
-        await self._until(valkey.wait_until_open(self._socket))
+        try:
+            await self._until(valkey.wait_until_open(self._socket))
+        except SlimlineError:
+            say("valkey", "does not start with what it has kept: that is set aside, and lost messages are sent again")
+            valkey.set_aside(folder)
+            self._running[-1].failures = 0
+            await self._until(valkey.wait_until_open(self._socket))
 
     async def _migrate(self) -> None:
         child = Child(Part("migrate", migrate_command(), grace_s=5), self._environment)

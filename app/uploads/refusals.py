@@ -10,6 +10,7 @@ UPLOAD_PROBLEMS = (
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.LOCKED,
 )
 
 _HOW = "Send multipart/form-data (`curl -F file=@PATH URL`) or the bare bytes (`curl --data-binary @PATH URL`)."
@@ -22,7 +23,7 @@ def wrong_media_type(media_type: str) -> Problem:
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "WRONG_MEDIA_TYPE",
         detail,
-        headers={"Accept": "multipart/form-data, application/octet-stream"},
+        headers={"Accept": "multipart/form-data, application/octet-stream, application/json"},
     )
 
 
@@ -39,6 +40,11 @@ def too_large(max_bytes: int) -> Problem:
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "BODY_TOO_LARGE", detail)
 
 
+def body_too_large(max_bytes: int) -> Problem:
+    """413."""
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "BODY_TOO_LARGE", f"The body is over {max_bytes} bytes.")
+
+
 def malformed(reason: str) -> Problem:
     """400: the body is no multipart message, or one that was cut off."""
     return Problem(
@@ -46,15 +52,21 @@ def malformed(reason: str) -> Problem:
     )
 
 
-def hung_up() -> Problem:
+class InterruptedBody(Problem):
+    """The body ended before its end. What came of it may still be of use."""
+
+
+def hung_up() -> InterruptedBody:
     """400, which no one reads: the connection is gone."""
-    return Problem(HTTPStatus.BAD_REQUEST, "UPLOAD_INTERRUPTED", "The connection closed before the whole file came.")
+    detail = "The connection closed before the whole file came."
+    return InterruptedBody(HTTPStatus.BAD_REQUEST, "UPLOAD_INTERRUPTED", detail)
 
 
-def stalled(seconds: float) -> Problem:
+def stalled(seconds: float) -> InterruptedBody:
     """408."""
-    detail = f"No byte came for {seconds:.0f} s. Nothing was kept; send the file again."
-    return Problem(HTTPStatus.REQUEST_TIMEOUT, "UPLOAD_STALLED", detail, headers={"Connection": "close"})
+    detail = f"No byte came for {seconds:.0f} s. Send the file again; of a resumable upload, go on as HEAD says."
+    headers = {"Connection": "close"}
+    return InterruptedBody(HTTPStatus.REQUEST_TIMEOUT, "UPLOAD_STALLED", detail, headers=headers)
 
 
 def no_file() -> Problem:
@@ -69,12 +81,12 @@ def empty_file() -> Problem:
 
 def field_too_long(name: str, max_bytes: int) -> Problem:
     """422."""
-    return unprocessable(f"/{name}", "FIELD_TOO_LONG", f"The field {name!r} is longer than {max_bytes} bytes.")
+    return unprocessable(f"/{name}", "FIELD_TOO_LONG", f"The field {name[:64]!r} is longer than {max_bytes} bytes.")
 
 
 def given_twice(name: str) -> Problem:
     """422."""
-    return unprocessable(f"/{name}", "FIELD_REPEATED", f"{name!r} is given twice; send it once.")
+    return unprocessable(f"/{name}", "FIELD_REPEATED", f"{name[:64]!r} is given twice; send it once.")
 
 
 def too_many_parts(most: int) -> Problem:

@@ -6,8 +6,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison.processes import REPOSITORY
 from worker.engine.versions import versions
+
+from benchmarks.comparison.processes import REPOSITORY
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:

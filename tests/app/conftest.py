@@ -1,9 +1,13 @@
 """Fixtures of the server's tests: a real application on fresh SQLite, a folder of blobs and a real Valkey."""
 
+import os
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,6 +22,9 @@ from app.contracts.states import IngestState
 from app.datasets.tables import DatasetRow
 from app.db.ids import new_id
 from app.db.migrate import upgrade
+from app.keys import service as keys
+from app.keys.keyring import OPEN_FOR_S
+from app.keys.schemas import NewKey
 from app.models.tables import ModelRow
 from app.settings import Settings
 
@@ -104,3 +111,73 @@ def make_dataset(context: Context) -> Callable[..., str]:
         return row.id
 
     return make
+
+
+@pytest.fixture
+def make_key(context: Context) -> Callable[..., str]:
+    """Make a key as the command line does; returns its secret. From the first one on the server asks for a key."""
+
+    def make(role: str = "submit", project: str = "default", **columns: object) -> str:
+        with context.database.write() as session:
+            row, token = keys.create(session, project, NewKey(name="a key", role=role))
+            for name, value in columns.items():
+                setattr(row, name, value)
+        time.sleep(OPEN_FOR_S)
+        return token
+
+    return make
+
+
+@pytest.fixture
+def bearer(make_key: Callable[..., str]) -> Callable[..., dict[str, str]]:
+    """The headers of a request with a new key."""
+    return lambda *arguments, **columns: {"Authorization": f"Bearer {make_key(*arguments, **columns)}"}
+
+
+@dataclass
+class ApiProcess:
+    """The API in a process of its own, which may be killed and started again at the same address."""
+
+    settings: Settings
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        from app.up.parts import server_command
+
+        variables = {
+            "SLIMLINE_DATA": str(self.settings.data),
+            "SLIMLINE_BROKER_URL": self.settings.broker_url.get_secret_value(),
+            "SLIMLINE_LOG_LEVEL": "ERROR",
+        }
+        self.process = subprocess.Popen(server_command("127.0.0.1", self.port), env={**os.environ, **variables})
+        end = time.monotonic() + 30
+        while True:
+            try:
+                httpx.get(f"{self.url}/healthz")
+            except httpx.TransportError:
+                assert self.process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """As `kill -9`."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def api_process(settings: Settings) -> Iterator[ApiProcess]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    api = ApiProcess(settings, port)
+    api.start()
+    yield api
+    api.kill()

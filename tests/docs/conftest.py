@@ -78,8 +78,10 @@ def documents() -> list[Document]:
 def service_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running `slimline up`."""
     folder = tmp_path_factory.mktemp("docs")
-    with running_service(folder) as url:
-        yield wait_until_ready(folder, url)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SLIMLINE_WEBHOOK_PRIVATE_TARGETS", "true")  # receive-webhooks.md says so
+        with running_service(folder) as url:
+            yield wait_until_ready(folder, url)
 
 
 @pytest.fixture

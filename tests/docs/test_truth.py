@@ -18,10 +18,10 @@ from app.settings import Settings
 ROOT = Path(__file__).parents[2]
 TAGS = {"sh", "python", "text", "json", "yaml"}
 FOLDERS = "app|worker|tests|docs|migrations|benchmarks|docker"
-NOT_SETTINGS = {"SLIMLINE_URL", "SLIMLINE_SHARED"}
+NOT_SETTINGS = {"SLIMLINE_URL", "SLIMLINE_API_KEY", "SLIMLINE_SHARED"}
 """Variables of the command and of the tests, not of the service."""
 NOT_CODES = re.compile(
-    r"SLIMLINE_|(LOCAL_)?(RANK|WORLD_SIZE)$|NCCL_|GLOO_|SC_|CUDA_VISIBLE|G?OMP_|ORT_|LC_ALL|LD_LIBRARY|MALLOC_|SAME_(UPPER|LOWER)$"
+    r"SLIMLINE_|(LOCAL_)?(RANK|WORLD_SIZE)$|NCCL_|GLOO_|SC_|CUDA_VISIBLE|G?OMP_|ORT_|LC_ALL|LD_LIBRARY|MALLOC_|XDG_|SAME_(UPPER|LOWER)$"
 )
 STATUS_CODES = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}
 """Problems made of an HTTP status alone; see `app.errors`."""
@@ -126,7 +126,9 @@ def codes_in_code() -> set[str]:
     for folder in ("app", "worker"):
         for path in (ROOT / folder).rglob("*.py"):
             found |= set(re.findall(r"\"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\"", path.read_text()))
-    found |= {f"{kind}_NOT_FOUND" for kind in ("MODEL", "DATASET", "JOB", "ARTIFACT", "METHOD", "EVENT")}
+    found |= {
+        f"{kind}_NOT_FOUND" for kind in ("MODEL", "DATASET", "JOB", "ARTIFACT", "METHOD", "EVENT", "WEBHOOK", "KEY")
+    }
     found |= {f"{kind}_REJECTED" for kind in ("MODEL", "DATASET")}
     found |= {role.missing_code for role in DataRole}
     return {code for code in found if not NOT_CODES.match(code)} - {"UPLOAD_PROBLEMS"}

@@ -25,11 +25,12 @@ from app.dispatch import Dispatcher, make_celery
 from app.jobs import repository as jobs
 from app.jobs import service
 from app.jobs.tables import JobRow
+from app.keys.tables import ProjectRow
 from app.models.tables import ModelRow
 from app.settings import Settings
 from app.storage import open_store
 from worker.child import Order
-from worker.confine import Confinement
+from worker.confinement import Confinement
 from worker.forkserver import ForkServer
 from worker.outcome import Outcome
 from worker.reporter import Reporter
@@ -75,7 +76,9 @@ def supervisor(heavy_server: ForkServer) -> Supervisor:
 
 @pytest.fixture
 def run_probe(supervisor: Supervisor, tmp_path: Path) -> RunProbe:
-    """Runs `probes.NAME` with arguments; `memory`, `cpu_s`, `file_bytes` confine it, the rest is the Watch."""
+    """Runs `probes.NAME`, or `MODULE:NAME`, with arguments. `data_bytes`, `cpu_s`, `file_bytes` and
+    `may_start_processes` confine it, the rest is the Watch.
+    """
 
     def run(
         name: str, arguments: dict[str, Any] | None = None, *, by: Supervisor = supervisor, **limits: Any
@@ -84,8 +87,10 @@ def run_probe(supervisor: Supervisor, tmp_path: Path) -> RunProbe:
             memory_bytes=limits.pop("data_bytes", 4 * GIB),
             cpu_s=limits.pop("cpu_s", 60),
             file_bytes=limits.pop("file_bytes", GIB),
+            may_start_processes=limits.pop("may_start_processes", True),
         )
-        order = Order(entry=f"probes:{name}", arguments=arguments or {}, confinement=confinement)
+        entry = name if ":" in name else f"probes:{name}"
+        order = Order(entry=entry, arguments=arguments or {}, confinement=confinement)
         usual: dict[str, Any] = {
             "run_s": 60,
             "memory_bytes": 8 * GIB,
@@ -133,11 +138,12 @@ class Bench:
             session.add(row)
         return row.id
 
-    def submit(self, model: str | None = None, **spec: Any) -> str:
+    def submit(self, model: str | None = None, *, project: str = "default", **spec: Any) -> str:
         """Queue a job, on a model that is ready unless one is named; returns its id."""
-        model = model or self.upload(state=IngestState.READY)
+        model = model or self.upload(state=IngestState.READY, project=project)
         chosen = {"model": model, "recipe": [{"method": "prune.magnitude", "amount": 0.5}], **spec}
-        with self.database.write() as session:
+        with self.database.write(project) as session:
+            session.merge(ProjectRow(name=project))
             return service.submit(session, JobSpec.model_validate(chosen)).id
 
     def cancel(self, job: str) -> None:

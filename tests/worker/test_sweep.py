@@ -12,6 +12,7 @@ from app.contracts.messages import Queue
 from app.contracts.states import JobState
 from app.db.migrate import upgrade
 from worker.reporter import Reporter
+from worker.reporter.retries import LOST_MOST
 
 Until = Callable[[Callable[[], object]], None]
 OTHERS = "pid <> pg_backend_pid() AND datname = current_database()"
@@ -19,7 +20,7 @@ OTHERS = "pid <> pg_backend_pid() AND datname = current_database()"
 
 def test_sweep_takes_a_job_back_from_a_dead_worker(reporter: Reporter, bench: Any, until: Until) -> None:
     job = bench.submit()
-    for attempt in range(1, bench.settings.max_attempts + 1):
+    for attempt in range(1, LOST_MOST + 1):
         assert reporter.claim_job(job).claim.attempt == attempt
         reporter.sweep(Queue)
         assert bench.find(job).state == JobState.RUNNING  # the lease still runs
@@ -27,7 +28,7 @@ def test_sweep_takes_a_job_back_from_a_dead_worker(reporter: Reporter, bench: An
         reporter.sweep(Queue)
     row = bench.find(job)
     assert (row.state, row.failure.code) == (JobState.FAILED, "ATTEMPTS_EXHAUSTED")
-    until(lambda: bench.count_messages() == 1 + bench.settings.max_attempts - 1)  # the first, and one per retry
+    until(lambda: bench.count_messages() == 1 + LOST_MOST - 1)  # the first, and one per retry
 
 
 def test_sweep_sends_lost_messages_again_but_only_to_a_drained_queue(

@@ -1,8 +1,6 @@
 """Which device a job runs on: what was asked for against what is here."""
 
 import importlib
-import platform
-import re
 from pathlib import Path
 
 import onnxruntime as ort
@@ -10,8 +8,7 @@ import onnxruntime as ort
 from app.contracts.failure import SlimlineError
 from app.contracts.job_spec import Device as AskedDevice
 from worker.engine.session import Device
-
-_CPU_INFO = Path("/proc/cpuinfo")
+from worker.surroundings import processor
 
 
 def resolve_device(asked: AskedDevice) -> Device:
@@ -36,9 +33,4 @@ def describe_device(device: Device) -> str:
     if device == "cuda":
         torch = importlib.import_module("torch")
         return f"cuda:0 {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cuda:0"
-    names = re.findall(r"^model name\s*:\s*(.+)$", _read(_CPU_INFO), re.MULTILINE)
-    return f"cpu {names[0]}" if names else f"cpu {platform.machine()}"
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
+    return f"cpu {processor()}"

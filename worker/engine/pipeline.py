@@ -26,7 +26,7 @@ from worker.engine.stages.loading import Loaded, load
 from worker.engine.stages.models import RecipeModels
 from worker.engine.stages.progress import ProgressMeter
 from worker.engine.stages.steps import StepRunner, Story, resume
-from worker.engine.versions import versions
+from worker.surroundings import versions
 
 LATENCY_BUDGET_S = 0.6
 SLOWER = 1.05

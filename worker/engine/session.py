@@ -29,7 +29,7 @@ _FLOATS: Mapping[str, type[np.floating[Any]]] = {
     "tensor(double)": np.float64,
 }
 _ONLY_FATAL = 4
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?")
 _NODE = re.compile(
     r"Name:'(?P<running>[^']+)'|[Nn]ode(?: with name)?[:,]? ?\(?[\"']?(?P<loading>[^\s\"'(),.][^\s\"'(),]*)"
 )

@@ -12,8 +12,9 @@ from app.datasets.tables import DatasetRow
 from app.db import ingest
 from app.models.tables import ModelRow
 from app.settings import Settings
-from worker.reporter.ledger import Ledger, hold
+from worker.reporter.fencing import AttemptLedger, hold
 from worker.reporter.queued import settle_those_waiting
+from worker.reporter.retries import SHORTAGES
 from worker.supervisor import Command
 
 Uploads = type[ModelRow] | type[DatasetRow]
@@ -35,7 +36,7 @@ class Upload:
 class IngestAttempt:
     """A claimed upload. Every method but `renew` raises AttemptLostError once another attempt has it."""
 
-    def __init__(self, upload: Upload, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, upload: Upload, ledger: AttemptLedger, settings: Settings) -> None:
         self.upload = upload
         self._ledger = ledger
         self._settings = settings
@@ -64,7 +65,8 @@ class IngestAttempt:
 
         def change(session: Session) -> None:
             upload = self.upload
-            if failure.kind == FaultKind.TRANSIENT and upload.attempt < self._settings.max_attempts:
+            has_starts = upload.attempt < self._settings.max_attempts or failure.code in SHORTAGES
+            if failure.kind == FaultKind.TRANSIENT and has_starts:
                 hold(ingest.release(session, upload.table, upload.id, upload.attempt))
                 return
             hold(ingest.reject(session, upload.table, upload.id, upload.attempt, failure))

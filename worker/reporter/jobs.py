@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,18 +9,16 @@ from sqlalchemy.orm import Session
 from app.artifacts import repository as artifacts
 from app.artifacts.tables import ArtifactRow
 from app.contracts.events import Finished, Log, Measured, Progress, Trained
-from app.contracts.failure import Failure, FaultKind
-from app.contracts.job_spec import JobSpec
-from app.contracts.preprocess import Preprocess
-from app.contracts.recipe import DataRole
+from app.contracts.failure import Failure
 from app.contracts.references import find_teaching_steps
 from app.contracts.states import JobState
-from app.db.base import utc_now
 from app.db.ids import new_id
 from app.jobs import repository as jobs
 from app.jobs.tables import JobRow
 from app.settings import Settings
-from worker.reporter.ledger import Ledger, hold
+from worker.reporter.claims import Claim
+from worker.reporter.fencing import AttemptLedger, hold
+from worker.reporter.retries import find_retry
 from worker.supervisor import Command
 
 PROGRESS_S = 0.2
@@ -31,38 +27,10 @@ PROGRESS_S = 0.2
 Reported = Progress | Log | Measured | Trained
 
 
-@dataclass(frozen=True)
-class Input:
-    """A stored file that the job reads."""
-
-    sha256: str
-    filename: str
-    preprocess: Preprocess | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a worker must know of the job it has taken. `attempt` is the fencing token."""
-
-    id: str
-    attempt: int
-    spec: JobSpec
-    model: Input
-    other_models: Mapping[str, Input]
-    data: Mapping[DataRole, Input]
-    checkpoint: tuple[int, str] | None
-    """The last step done, from 0, and the digest of the graph after it."""
-    partial_checkpoint: tuple[int, str] | None
-    """The step that was at work, and the digest of what it had left."""
-    graphs: Mapping[int, str]
-    """Digests of the graphs after steps that teach later ones."""
-    events: int
-
-
 class JobAttempt:
     """A claimed job. Every method but `renew` raises AttemptLostError once another attempt has it."""
 
-    def __init__(self, claim: Claim, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, claim: Claim, ledger: AttemptLedger, settings: Settings) -> None:
         self.claim = claim
         self._ledger = ledger
         self._settings = settings
@@ -139,49 +107,50 @@ class JobAttempt:
         told = ("verdict", "layers", "notes", "versions", "device", "engine_s")
         values = {
             "progress": Progress(fraction=1, step=steps, steps=steps, phase="measure", message="done", eta_s=0),
-            "lease_until": None,
             **{name: getattr(finished, name) for name in told},
         }
 
         def change(session: Session) -> None:
-            self._end(session, JobState.SUCCEEDED, values)
             for file in finished.artifacts:
                 row = {name: getattr(file, name) for name in ("format", "filename", "sha256", "size_bytes")}
-                artifacts.add(session, ArtifactRow(id=new_id("art"), job_id=self.claim.id, **row))
+                artifacts.add(
+                    session, ArtifactRow(id=new_id("art"), job_id=self.claim.id, project=self.claim.project, **row)
+                )
+            self._end(session, JobState.SUCCEEDED, values)  # last: webhooks are told of the artifacts, too
 
         self._ledger.write(change)
 
     def fail(self, failure: Failure) -> None:
-        """The job failed; one that a retry can help is queued again while it has attempts left, for the sweeper."""
+        """The job failed; one that a retry can help is queued again while it has starts left, for the sweeper."""
 
         def change(session: Session) -> None:
             job = jobs.get(session, self.claim.id)
-            has_starts = job is not None and job.failed_starts < self._settings.max_attempts
-            if failure.kind == FaultKind.TRANSIENT and has_starts and self._requeue(session, {}):
+            values = find_retry(job, failure, self._settings.max_attempts) if job is not None else None
+            if values is not None and self._requeue(session, values):
                 log_retry(session, self.claim.id, failure.message)
             else:
-                self._end(session, JobState.FAILED, {"failure": failure, "lease_until": None})
+                self._end(session, JobState.FAILED, {"failure": failure})
 
         self._ledger.write(change)
 
     def cancel(self) -> None:
         """It was killed because its user asked."""
-        self._ledger.write(lambda session: self._end(session, JobState.CANCELLED, {"lease_until": None}))
+        self._ledger.write(lambda session: self._end(session, JobState.CANCELLED, {}))
 
     def release(self) -> None:
         """Hand the job back because this worker stops: that does not count as an attempt."""
 
         def change(session: Session) -> None:
             if not self._requeue(session, {"handed_back": JobRow.handed_back + 1}):
-                self._end(session, JobState.CANCELLED, {"lease_until": None})
+                self._end(session, JobState.CANCELLED, {})
 
         self._ledger.write(change)
 
     def _requeue(self, session: Session, values: dict[str, Any]) -> bool:
         """False when a cancel was asked for meanwhile."""
         self._write_progress(session)
-        values = {"queued_at": utc_now(), "lease_until": None, **values}
-        return jobs.move(session, self.claim.id, JobState.QUEUED, attempt=self.claim.attempt, values=values)
+        job = jobs.get(session, self.claim.id)
+        return job is not None and job.attempt == self.claim.attempt and jobs.requeue(session, job, values=values)
 
     def _end(self, session: Session, state: JobState, values: dict[str, Any]) -> None:
         self._write_progress(session)

@@ -1,7 +1,5 @@
 """What may become of a queued job before it runs: wait for its inputs, be sent to a worker, or fail without running."""
 
-from datetime import timedelta
-
 from sqlalchemy.orm import Session
 
 from app.contracts.failure import Failure, FaultKind
@@ -18,22 +16,11 @@ from app.jobs.service import message_for
 from app.jobs.tables import JobRow
 from app.models import repository as models
 from app.models.tables import ModelRow
+from worker.reporter.retries import is_poison, starts_exhausted
 
 
-def attempts_exhausted(attempts: int) -> Failure:
-    """Workers died of it, or with it, too often."""
-    return Failure(
-        kind=FaultKind.TRANSIENT,
-        code="ATTEMPTS_EXHAUSTED",
-        message=f"it was started {attempts} times, and each time its worker went away before it got further",
-        hint="submit it again; if that happens each time, the operator should read the workers' logs",
-    )
-
-
-def find_overdue(job: JobRow) -> Failure | None:
+def queue_time_exceeded(job: JobRow) -> Failure:
     """The failure of a job that was queued for longer than it may be."""
-    if job.queued_at + timedelta(seconds=job.spec.limits.queue_s) > utc_now():
-        return None
     return Failure(
         kind=FaultKind.TRANSIENT,
         code="QUEUE_TIME_EXCEEDED",
@@ -44,10 +31,10 @@ def find_overdue(job: JobRow) -> Failure | None:
 
 def find_obstacle(session: Session, job: JobRow, max_attempts: int) -> Failure | None:
     """Why a queued job can never run; None when it can, now or once its inputs are checked."""
-    if failure := find_overdue(job):
-        return failure
-    if job.failed_starts >= max_attempts:
-        return attempts_exhausted(job.failed_starts)
+    if job.queue_until is not None and job.queue_until < utc_now():
+        return queue_time_exceeded(job)
+    if is_poison(job, max_attempts):
+        return starts_exhausted(job.failed_starts + job.lost)
     for name, row in _inputs_of(session, job).items():
         if row is None:
             return Failure(
@@ -88,7 +75,8 @@ def send_or_fail(session: Session, job: JobRow, max_attempts: int) -> None:
     if failure := find_obstacle(session, job, max_attempts):
         jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values={"failure": failure})
     elif is_ready(session, job):
-        send_after_commit(session, message_for(job))
+        jobs.set_startable(session, job.id)
+        send_after_commit(session, message_for(job.id, job.queue))
 
 
 def settle_those_waiting(session: Session, input_id: str, max_attempts: int) -> None:

@@ -1,8 +1,7 @@
 """The sweep: takes work back from dead workers, sends again what was lost on the way, fails what waited too long."""
 
 from collections.abc import Collection
-from datetime import timedelta
-from functools import partial
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.orm import Session
@@ -14,58 +13,80 @@ from app.db import ingest
 from app.db.base import utc_now
 from app.db.database import send_after_commit
 from app.jobs import repository as jobs
+from app.jobs.queue import waiting
 from app.jobs.service import message_for
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 from app.settings import Settings
 from worker.reporter.ingests import Uploads
 from worker.reporter.jobs import log_retry
-from worker.reporter.queued import attempts_exhausted, find_overdue, send_or_fail, settle_those_waiting
+from worker.reporter.queued import queue_time_exceeded, send_or_fail, settle_those_waiting
+from worker.reporter.retries import LOST_MOST, is_poison, starts_exhausted
 
 _log = structlog.get_logger(__name__)
 
 _CHECK: dict[Uploads, TaskName] = {ModelRow: TaskName.INGEST_MODEL, DatasetRow: TaskName.INGEST_DATASET}
 
 
-def sweep(session: Session, settings: Settings, drained: Collection[Queue]) -> list[str]:
-    """One pass over what needs a hand; gives the digests of blobs that no row refers to any more.
+def sweep(session: Session, settings: Settings, drained: Collection[Queue], jump_s: float = 0) -> None:
+    """One pass over what needs a hand. Two sweepers at once do no harm: every move is guarded.
 
-    Two sweepers at once do no harm: every move is guarded. `drained` are the queues of the broker that hold no message.
-    Only there can a message for what waits have been lost; sending again while others are in front would fill the
-    broker.
+    `drained` are the queues of the broker that hold no message. Only there can a message for what waits have been lost;
+    sending again while others are in front would fill the broker. `jump_s`: how far the clock jumped.
     """
-    for job in jobs.find_expired(session):
+    if jump_s:
+        _log.warning("the clock jumped", seconds=round(jump_s, 1))
+        waiting.shift_times(session, jump_s)
+    _settle_leases(session, settings.lease_s, jumped=jump_s != 0)
+    for job in waiting.find_expired(session):
         _take_back(session, job, settings)
+    for job in waiting.find_overdue(session):
+        values = {"failure": queue_time_exceeded(job)}
+        jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values=values)
     waiting_since = utc_now() - timedelta(seconds=settings.sweep_s)
-    for table, task in _CHECK.items():
+    for table in _CHECK:
         _sweep_uploads(session, table, settings)
-        for row in ingest.find_waiting(session, table, waiting_since) if Queue.INGEST in drained else ():
-            send_after_commit(session, Message(task=task, id=row.id, queue=Queue.INGEST))
-    for job in jobs.find_queued(session, waiting_since):
-        if failure := find_overdue(job):
-            jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values={"failure": failure})
-        elif message_for(job).queue in drained:
-            send_or_fail(session, job, settings.max_attempts)
-    return [sha256 for sha256 in jobs.drop_partial_checkpoints(session) if not jobs.is_blob_needed(session, sha256)]
+    for job in waiting.find_settled(session, waiting_since):
+        send_or_fail(session, job, settings.max_attempts)
+    for queue in drained:
+        _send_again(session, queue, waiting_since)
+
+
+def _settle_leases(session: Session, lease_s: float, *, jumped: bool) -> None:
+    """Cut leases that no worker can have asked for. After a jump of the clock all begin anew: the dead show soon."""
+    waiting.clamp_leases(session, lease_s, jumped=jumped)
+    for table in _CHECK:
+        ingest.clamp_leases(session, table, lease_s, jumped=jumped)
+
+
+def _send_again(session: Session, queue: Queue, waiting_since: datetime) -> None:
+    if queue == Queue.INGEST:
+        for table, task in _CHECK.items():
+            for row in ingest.find_waiting(session, table, waiting_since):
+                send_after_commit(session, Message(task=task, id=row.id, queue=queue))
+    else:
+        for job_id in waiting.find_startable(session, queue, waiting_since):
+            send_after_commit(session, message_for(job_id, queue))
 
 
 def _take_back(session: Session, job: JobRow, settings: Settings) -> None:
     _log.warning("the lease of a job ran out", id=job.id, attempt=job.attempt, state=job.state)
-    move = partial(jobs.move, session, job.id, attempt=job.attempt)
+    job.lost += 1  # this attempt is over either way
     if job.state == JobState.CANCELLING:
-        move(JobState.CANCELLED, values={"lease_until": None})
-    elif job.failed_starts >= settings.max_attempts:
-        move(JobState.FAILED, values={"lease_until": None, "failure": attempts_exhausted(job.failed_starts)})
-    elif move(JobState.QUEUED, values={"lease_until": None, "queued_at": utc_now()}):
+        jobs.move(session, job.id, JobState.CANCELLED, attempt=job.attempt)
+    elif is_poison(job, settings.max_attempts):
+        values = {"failure": starts_exhausted(job.failed_starts + job.lost)}
+        jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values=values)
+    elif jobs.requeue(session, job):
         log_retry(session, job.id, "its worker went away")
-        send_after_commit(session, message_for(job))
+        send_after_commit(session, message_for(job.id, job.queue))
 
 
 def _sweep_uploads(session: Session, table: Uploads, settings: Settings) -> None:
     for row in ingest.find_abandoned(session, table):
         _log.warning("the lease of an upload's check ran out", id=row.id, attempt=row.attempt)
-        if row.attempt >= settings.max_attempts:
-            ingest.reject(session, table, row.id, row.attempt, attempts_exhausted(row.attempt))
+        if row.attempt >= LOST_MOST:
+            ingest.reject(session, table, row.id, row.attempt, starts_exhausted(row.attempt))
             settle_those_waiting(session, row.id, settings.max_attempts)
         else:
             ingest.release(session, table, row.id, row.attempt)

@@ -46,9 +46,13 @@ def test_every_command_has_help(name: str) -> None:
         (["up", "--port", "70000"], "--port"),
         (["up", "--host", "0.0.0.0"], "--insecure-open"),
         (["up", "--host", "example.org"], "--insecure-open"),
+        (["server", "--host", "0.0.0.0"], "slimline keys create"),
     ],
 )
-def test_wrong_usage_ends_with_2(arguments: list[str], message: str) -> None:
+def test_wrong_usage_ends_with_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMLINE_DATA", str(tmp_path))
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.output

@@ -1,9 +1,11 @@
-"""A real server without a worker, and a file server that breaks lines on purpose."""
+"""A real server without a worker, and what stands between client and server and breaks lines on purpose."""
 
 import http.server
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import uvicorn
@@ -17,7 +19,7 @@ from app.settings import Settings
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory, broker_url: str) -> Iterator[Client]:
     # No worker: what is uploaded stays unchecked, which is enough here.
-    settings = Settings(data=tmp_path_factory.mktemp("data"), broker_url=broker_url, max_upload_bytes=10**6)
+    settings = Settings(data=tmp_path_factory.mktemp("data"), broker_url=broker_url, max_upload_bytes=32 * 1024**2)
     upgrade(settings.database)
     server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
@@ -74,3 +76,67 @@ def breaking_server(content: bytes) -> Iterator[_BreakingServer]:
     server = _BreakingServer(content, burst=len(content))
     yield server
     server.close()
+
+
+class BadLine:
+    """Passes bytes on to a server. `harm` is given the number of the connection, those sent before and the new ones.
+
+    It returns what goes on; None cuts the connection. `deaf` connections hear no answer: the first bytes of one cut it.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.harm: Callable[[int, int, bytes], bytes | None] = lambda _number, _before, data: data
+        self.deaf: set[int] = set()
+        self.connections = 0
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near = self._listening.accept()[0]
+                self.connections += 1
+                threading.Thread(target=self._join, args=(near, self.connections), daemon=True).start()
+
+    def _join(self, near: socket.socket, number: int) -> None:
+        try:
+            far = socket.create_connection(("127.0.0.1", self._port))
+        except OSError:
+            near.close()
+            return
+        threading.Thread(target=self._answer, args=(near, far, number), daemon=True).start()
+        before = 0
+        with suppress(OSError):
+            while data := near.recv(65536):
+                passed = self.harm(number, before, data)
+                if passed is None:
+                    break
+                far.sendall(passed)
+                before += len(data)
+        self._cut(near, far)
+
+    def _answer(self, near: socket.socket, far: socket.socket, number: int) -> None:
+        with suppress(OSError):
+            while data := far.recv(65536):
+                if number in self.deaf:
+                    break
+                near.sendall(data)
+        self._cut(near, far)
+
+    def _cut(self, *ends: socket.socket) -> None:
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def bad_line(client: Client) -> Iterator[BadLine]:
+    """Before the server of `client`."""
+    line = BadLine(int(client.url.rpartition(":")[2]))
+    yield line
+    line.close()

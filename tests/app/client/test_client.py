@@ -61,7 +61,7 @@ def test_unknown_id(client: Client) -> None:
 
 
 def test_too_large_an_upload_is_told_not_hung_up_on(client: Client, tmp_path: Path) -> None:
-    (tmp_path / "large.onnx").write_bytes(bytes(30 * 10**6))
+    (tmp_path / "large.onnx").write_bytes(bytes(40 * 1024**2))
     with pytest.raises(ApiError) as refused:
         client.upload("models", tmp_path / "large.onnx")
     assert refused.value.status == 413

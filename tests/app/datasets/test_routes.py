@@ -98,7 +98,7 @@ def test_a_dataset_of_an_unfinished_job_stays(
     with context.database.read() as session:
         row = session.get(JobRow, job)
         assert row is not None
-        assert (row.state, row.calibrate_id) == (JobState.CANCELLED, None)
+        assert (row.state, row.calibrate_id) == (JobState.CANCELLED, dataset)
 
 
 def test_deleting_one_of_two_leaves_the_shared_blob(client: httpx.Client, context: Context) -> None:

@@ -2,17 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.contracts.events import Progress
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
 from app.contracts.states import JobState
-from app.db.base import utc_now
 from app.db.database import Database
 from app.db.ids import new_id
 from app.jobs import repository
@@ -115,7 +112,7 @@ def test_every_write_changes_the_revision(database: Database, make_job: Callable
         with database.write() as session:
             write(session)
         look()
-    revisions = [revision for _, _, revision in seen]
+    revisions = [row[-1] for row in seen]
     assert revisions == sorted(set(revisions))
 
 
@@ -159,31 +156,6 @@ def test_lists_are_filtered_and_paged_newest_first(database: Database, make_job:
         assert {row.id for row in tagged} == {ids[1], ids[3]}
         assert len(repository.fetch(session, repository.JobQuery(tag="team"))[0]) == 5
         assert repository.fetch(session, repository.JobQuery(state=JobState.RUNNING))[0] == []
-
-
-def test_priority_then_age_decide_who_is_ahead(database: Database, make_job: Callable[..., str]) -> None:
-    low, first, second, high = make_job(priority=1), make_job(), make_job(), make_job(priority=9)
-    with database.read() as session:
-        ahead = {
-            job_id: repository.count_ahead(session, session.get_one(JobRow, job_id))
-            for job_id in (low, first, second, high)
-        }
-        assert [ahead[job_id] for job_id in (high, first, second, low)] == [0, 1, 2, 3]
-        queued = repository.find_queued(session, utc_now() + timedelta(seconds=1))
-        assert [row.id for row in queued] == [high, first, second, low]
-
-
-def test_the_sweeper_finds_what_ran_out(database: Database, make_job: Callable[..., str]) -> None:
-    alive, dead = make_job(), make_job()
-    claim(database, alive)
-    claim(database, dead)
-    with database.write() as session:
-        past = utc_now() - timedelta(seconds=1)
-        session.execute(update(JobRow).where(JobRow.id == dead).values(lease_until=past))
-    with database.read() as session:
-        assert [row.id for row in repository.find_expired(session)] == [dead]
-        assert repository.is_in_use(session, session.get_one(JobRow, alive).model_id)
-        assert repository.count_by_state(session) == {"running": 2}
 
 
 def test_attempts_are_counted_from_the_last_checkpoint(database: Database, make_job: Callable[..., str]) -> None:
@@ -231,18 +203,15 @@ def test_a_whole_checkpoint_replaces_the_partial_one(database: Database, make_jo
         assert (row.checkpoint_step, row.partial_step, row.partial_sha256) == (0, None, None)
 
 
-def test_partial_checkpoints_of_what_is_over_are_dropped(database: Database, make_job: Callable[..., str]) -> None:
-    over, alive = make_job(), make_job()
-    for job_id, digest in ((over, "0" * 64), (alive, "1" * 64)):
-        claim(database, job_id)
-        with database.write() as session:
-            assert repository.save_partial_checkpoint(session, job_id, 1, 0, digest)
+def test_what_is_over_has_no_checkpoints(database: Database, make_job: Callable[..., str]) -> None:
+    job_id = make_job()
+    claim(database, job_id)
     with database.write() as session:
-        assert repository.drop_partial_checkpoints(session) == set()
-        repository.move(session, over, JobState.FAILED, attempt=1)
-        assert repository.drop_partial_checkpoints(session) == {"0" * 64}
-        assert not repository.is_blob_needed(session, "0" * 64)
-        assert repository.is_blob_needed(session, "1" * 64)
+        assert repository.save_checkpoint(session, job_id, 1, 0, "0" * 64)
+        assert repository.save_partial_checkpoint(session, job_id, 1, 1, "1" * 64)
+        repository.move(session, job_id, JobState.FAILED, attempt=1)
+        row = session.get_one(JobRow, job_id, populate_existing=True)
+        assert (row.checkpoint_sha256, row.partial_sha256, row.lease_until) == (None, None, None)
 
 
 def test_kept_graphs_and_other_models(database: Database, make_job: Callable[..., str]) -> None:

@@ -1,11 +1,16 @@
 """Where `up` may listen."""
 
 import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from app.contracts.failure import SlimlineError
-from app.up.address import find_port, is_loopback, require_loopback
+from app.db.base import utc_now
+from app.db.migrate import upgrade
+from app.settings import Settings
+from app.up.address import find_port, is_loopback, require_key
 
 
 @pytest.mark.parametrize(
@@ -21,12 +26,36 @@ from app.up.address import find_port, is_loopback, require_loopback
         ("example.org", False),
     ],
 )
-def test_loopback(host: str, loopback: bool) -> None:
+def test_others_are_let_near_only_once_there_is_a_key(
+    host: str, loopback: bool, settings: Settings, make_key: Callable[..., str]
+) -> None:
     assert is_loopback(host) is loopback
-    if not loopback:
-        with pytest.raises(SlimlineError) as refused:
-            require_loopback(host)
+    if loopback:
+        require_key(host, settings)
+    else:
+        with pytest.raises(SlimlineError, match="no key yet") as refused:
+            require_key(host, settings)
         assert refused.value.failure.code == "OPEN_TO_NETWORK"
+    require_key(host, settings.model_copy(update={"insecure_open": True}))
+    make_key("read")
+    require_key(host, settings)
+
+
+def test_a_revoked_key_is_enough(settings: Settings, make_key: Callable[..., str]) -> None:
+    """The service asks for a key then, though nobody has one that works."""
+    make_key("read", revoked_at=utc_now())
+    require_key("0.0.0.0", settings)
+
+
+@pytest.mark.parametrize("revision", [None, "0001", "0002"])
+def test_no_database_or_an_old_one_has_no_key(tmp_path: Path, revision: str | None) -> None:
+    settings = Settings(data=tmp_path / "data")
+    if revision:
+        settings.data.mkdir()
+        upgrade(settings.database, revision)
+    with pytest.raises(SlimlineError, match="no key yet"):
+        require_key("0.0.0.0", settings)
+    assert settings.data.exists() is (revision is not None)
 
 
 def test_port_in_use_is_refused_and_zero_finds_another() -> None:

@@ -121,8 +121,15 @@ def test_over_the_limit(client: httpx.Client, settings: Settings, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_json_body_is_415(client: httpx.Client, kind: str) -> None:
+def test_a_json_body_has_to_name_an_upload(client: httpx.Client, kind: str) -> None:
     answer = client.post(f"/v1/{kind}", json={"file": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST")
+    assert [field["pointer"] for field in answer.json()["errors"]] == ["/upload"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_body_is_415(client: httpx.Client, kind: str) -> None:
+    answer = client.post(f"/v1/{kind}", content=b"a,b", headers={"content-type": "text/csv"})
     assert (answer.status_code, answer.json()["code"]) == (415, "WRONG_MEDIA_TYPE")
     assert "multipart/form-data" in answer.json()["detail"]
 

@@ -1,6 +1,7 @@
 """Rows of one `.npy` file, read on demand. What an array is for is the dataset reader's concern."""
 
 import math
+import re
 from pathlib import Path
 from tokenize import TokenError
 from typing import BinaryIO
@@ -16,6 +17,8 @@ _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header
 _NO_HEADER = (ValueError, KeyError, EOFError, SyntaxError, TokenError, MemoryError, RecursionError)
 """The header is a Python literal; NumPy lets through what the tokenizer and the parser raise on junk."""
 _NUMBERS, _TEXT = "biuf", "US"
+_OF_OURS = re.compile(r": <.*? object at 0x\w+>")
+_LONGEST_REASON = 200
 
 
 class NpyFile:
@@ -68,7 +71,8 @@ def _read_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.d
     try:
         shape, fortran, dtype = _READ_HEADER[npy.read_magic(file)](file)
     except _NO_HEADER as error:
-        raise refusal("DATA_BROKEN", name, f"is no .npy array: {error}") from error
+        reason = _OF_OURS.sub("", str(error))[:_LONGEST_REASON]
+        raise refusal("DATA_BROKEN", name, f"is no .npy array: {reason}") from error
     if any(size < 0 for size in shape):
         raise refusal("DATA_BROKEN", name, f"has the impossible shape {list(shape)}")
     return shape, fortran, dtype

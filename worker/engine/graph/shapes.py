@@ -37,7 +37,9 @@ def infer(model: ir.Model) -> None:
     """
     proto = lend_rules(to_skeleton(model))
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=not _has_long_vector(proto.graph))
+        inferred = onnx.shape_inference.infer_shapes(proto)
+        if not _has_long_vector(inferred.graph):
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         found = _NODE.search(str(error))
         raise SlimlineError(
@@ -51,7 +53,8 @@ def infer(model: ir.Model) -> None:
 
 
 def _has_long_vector(graph: onnx.GraphProto) -> bool:
-    shapes = (value.type.tensor_type.shape.dim for value in graph.input)
+    values = (*graph.input, *graph.value_info, *graph.output)
+    shapes = (value.type.tensor_type.shape.dim for value in values)
     return any(len(shape) == 1 and shape[0].dim_value > _LONGEST for shape in shapes)
 
 

@@ -22,10 +22,18 @@ def _lend(graph: onnx.GraphProto) -> None:
             for body in (attribute.g, *attribute.graphs):
                 _lend(body)
         stand_in = {DOMAIN: STAND_INS, "": _OWN}.get(node.domain, {}).get(node.op_type)
-        lent = stand_in(node) if stand_in else (node,)
+        lent = _stand_in(node, stand_in) if stand_in else (node,)
         nodes += [onnx.NodeProto.FromString(each.SerializeToString()) for each in lent]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _stand_in(node: onnx.NodeProto, stand_in: StandIn) -> Sequence[onnx.NodeProto]:
+    """What stands in for `node`; itself where it lacks what its operator needs, which ONNX Runtime then refuses."""
+    try:
+        return stand_in(node)
+    except LookupError:
+        return (node,)
 
 
 def _like(op: str, *inputs: int, attributes: Sequence[str] = ()) -> StandIn:

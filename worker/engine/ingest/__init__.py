@@ -14,9 +14,10 @@ from worker.engine.graph.passes.normalize import normalize
 from worker.engine.graph.passes.opset import raise_opset
 from worker.engine.graph.passes.unshare import unshare
 from worker.engine.ingest.facts import Applicabilities, ChannelDescriber, describe_model
+from worker.engine.ingest.growth import check_computed, check_weights
 from worker.engine.ingest.onnx import read_onnx
 from worker.engine.ingest.tensors import check_inferred
-from worker.engine.session import open_session
+from worker.engine.session import open_graph, open_session
 
 __all__ = ["ingest_model"]
 
@@ -55,6 +56,8 @@ def ingest_model(
             raise SlimlineError(
                 "MODEL_UNREADABLE", f"the file is damaged: {error}", hint="send it again, or export the model again"
             ) from error
+        uploaded = [path, *(file for file in unpacked.rglob("*") if file.is_file())]
+        check_weights(graph.model, sum(file.stat().st_size for file in uploaded))
         graph.save(checked / (target or path).name)
         open_session(checked / (target or path).name, optimize=False)
         if target:
@@ -63,16 +66,40 @@ def ingest_model(
             graph = Graph.load(target)
         else:
             ir.external_data.load_to_model(graph.model)  # the files it is mapped from may go with the folder
-    facts = describe_model(graph, opset=opset, notes=notes, applicability=applicability, channels=channels)
+    try:
+        facts = describe_model(graph, opset=opset, notes=notes, applicability=applicability, channels=channels)
+    except (ArithmeticError, LookupError, ValueError):
+        _refuse_what_does_not_run(graph)  # as an index out of range, which shows only when it is used
+        raise
     return graph, facts
+
+
+def _refuse_what_does_not_run(graph: Graph) -> None:
+    """Raises SlimlineError MODEL_DOES_NOT_RUN where ONNX Runtime takes no input that can be made up."""
+    from worker.engine.samples import make_up  # noqa: PLC0415 - readers of datasets import this package
+
+    try:
+        make_up(graph.inputs, open_graph(graph), seed=0)
+    except SlimlineError as error:
+        raise SlimlineError(
+            "MODEL_DOES_NOT_RUN",
+            f"the model loads, but runs on no input that could be made up: {error.failure.message.partition(': ')[2]}",
+            node=error.failure.node,
+            hint="run it with onnxruntime where it was made, and export it again",
+        ) from error
 
 
 def _clean(graph: Graph) -> list[str]:
     """Bring the graph into its one form; gives the passes' notes."""
     notes = normalize(graph)
-    graph.infer_shapes()
-    check_inferred(graph.model)
+    _infer(graph)
     notes += [note for run in PASSES for note in run(graph)]
-    graph.infer_shapes()
+    _infer(graph)
     graph.check()
     return notes
+
+
+def _infer(graph: Graph) -> None:
+    graph.infer_shapes()
+    check_inferred(graph.model)
+    check_computed(graph.model)

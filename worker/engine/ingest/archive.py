@@ -15,6 +15,8 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErro
 _PLAIN = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 0x1
 _LONGEST_PART = 255
+_LONGEST_REASON = 200
+"""It may quote the archive."""
 _HIDDEN = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
@@ -170,7 +172,7 @@ def _too_large(name: str, what: str) -> SlimlineError:
 def _broken(name: str, error: Exception) -> SlimlineError:
     return SlimlineError(
         "ARCHIVE_BROKEN",
-        f"{name!r} cannot be unpacked: {error}",
+        f"{name!r} cannot be unpacked: {str(error)[:_LONGEST_REASON]}",
         node=name,
         hint="the upload may have been cut off: compare its size and checksum with the original, then send it again",
     )

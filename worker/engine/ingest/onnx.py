@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from app.contracts.failure import SlimlineError
 from worker.engine.graph import files
 from worker.engine.graph.structure import check_structure
 from worker.engine.ingest.archive import Archive
+from worker.engine.ingest.growth import check_functions
 from worker.engine.ingest.operators import check_operators
 from worker.engine.ingest.signatures import UNKNOWN, ZIP, Signature, recognize, recognize_members
 from worker.engine.ingest.tensors import check_tensors
@@ -29,10 +31,20 @@ def read_onnx(path: Path, filename: str, folder: Path) -> ir.Model:
         raise _refusal(found, filename)
     scan(path)
     proto = files.parse(path)
+    _forget_negative_sizes(proto.graph)
     check_operators(proto)
     check_structure(proto)
     check_tensors(proto)
+    check_functions(proto)
     return files.adopt(proto, path.absolute().parent)
+
+
+def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write -1 for a size that is not known."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def _unpack(path: Path, filename: str, folder: Path) -> Path:

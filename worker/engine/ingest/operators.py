@@ -10,6 +10,19 @@ from worker.engine.graph.structure import label
 _DEFAULT = ("", "ai.onnx")
 _CONTRIBUTED = "com.microsoft"
 _CLASSIC = "ai.onnx.ml"
+_POSITIVE = frozenset({"group", "strides", "dilations", "kernel_shape", "num_groups", "blocksize", "hidden_size"})
+_LONGEST_EQUATION = 1024
+_CONSTANTS: Mapping[str, int] = {
+    "value": onnx.AttributeProto.TENSOR,
+    "value_float": onnx.AttributeProto.FLOAT,
+    "value_floats": onnx.AttributeProto.FLOATS,
+    "value_int": onnx.AttributeProto.INT,
+    "value_ints": onnx.AttributeProto.INTS,
+    "value_string": onnx.AttributeProto.STRING,
+    "value_strings": onnx.AttributeProto.STRINGS,
+    "sparse_value": onnx.AttributeProto.SPARSE_TENSOR,
+}
+_MESSAGES: Mapping[int, str] = {onnx.AttributeProto.TENSOR: "t", onnx.AttributeProto.GRAPH: "g"}
 
 
 def check_operators(model: onnx.ModelProto) -> None:
@@ -68,6 +81,7 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], versions: Mapping[str, int], f
                 node=label(node),
                 hint="export with standard ONNX operators only",
             )
+        _check_attributes(node)
         if not onnx.defs.has(node.op_type, versions[""], ""):
             raise SlimlineError(
                 "OPERATOR_UNKNOWN",
@@ -75,6 +89,31 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], versions: Mapping[str, int], f
                 node=label(node),
                 hint="export with standard ONNX operators only",
             )
+
+
+def _check_attributes(node: onnx.NodeProto) -> None:
+    """What neither the checker nor ONNX Runtime looks at before it divides by it, or takes it apart for minutes."""
+    if node.op_type == "Constant" and not _has_one_value(node):
+        raise _invalid(node, "it has no value, or one of another type than its name says")
+    for attribute in node.attribute:
+        if attribute.type in _MESSAGES and not attribute.HasField(_MESSAGES[attribute.type]):
+            raise _invalid(node, f"its {attribute.name} is of another type than it says")
+        numbers = (*attribute.ints, *([attribute.i] if attribute.HasField("i") else []))
+        if attribute.name in _POSITIVE and min(numbers, default=1) < 1:
+            raise _invalid(node, f"its {attribute.name} is not positive")
+        if attribute.name == "equation" and len(attribute.s) > _LONGEST_EQUATION:
+            raise _invalid(node, f"its equation has {len(attribute.s):,} characters")
+
+
+def _has_one_value(node: onnx.NodeProto) -> bool:
+    return len(node.attribute) == 1 and _CONSTANTS.get(node.attribute[0].name) == node.attribute[0].type
+
+
+def _invalid(node: onnx.NodeProto, what: str) -> SlimlineError:
+    name = label(node)
+    return SlimlineError(
+        "GRAPH_INVALID", f"{node.op_type} {name!r} cannot be: {what}", node=name, hint="export the model again"
+    )
 
 
 def walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -13,6 +13,8 @@ from worker.engine.ingest.operators import walk
 
 MOST_ELEMENTS = 1 << 33
 """Elements a tensor of any real network stays below."""
+MOST_DIMENSIONS = 64
+"""NumPy has no more."""
 _MOST_GENERATED = 1 << 28
 """Elements a node may make out of constants alone: nobody stores or computes more of them on purpose."""
 _TYPED: Mapping[int, str] = {
@@ -87,7 +89,9 @@ def _attribute_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
 
 
 def _check(tensor: TensorProto, name: str) -> None:
-    count = math.prod(tensor.dims)
+    count = math.prod(tensor.dims[:MOST_DIMENSIONS])
+    if len(tensor.dims) > MOST_DIMENSIONS:
+        raise _absurd(f"tensor {name!r} has {len(tensor.dims):,} dimensions", name)
     if any(size < 0 for size in tensor.dims) or count > MOST_ELEMENTS:
         raise _absurd(f"tensor {name!r} has the shape {list(tensor.dims)}", name)
     try:
@@ -133,6 +137,8 @@ def check_inferred(model: ir.Model) -> None:
     for graph in model.graphs():
         for value in (*graph.inputs, *(output for node in graph for output in node.outputs)):
             sizes = [dim for dim in value.shape or () if isinstance(dim, int)]
+            if len(value.shape or ()) > MOST_DIMENSIONS:
+                raise _absurd(f"value {value.name!r} has {len(value.shape or ()):,} dimensions", value.name)
             if math.prod(sizes) > MOST_ELEMENTS:
                 raise _absurd(f"value {value.name!r} has the shape {sizes}", value.name)
 

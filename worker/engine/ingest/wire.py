@@ -11,12 +11,17 @@ from app.contracts.failure import SlimlineError
 
 MOST_NESTED = 32
 """Bodies of If, Loop and Scan inside each other; real models have two or three."""
-_MOST_NODES = 1_000_000
+MOST_NODES = 100_000
+"""Nodes, those in bodies included. Large networks have some ten thousand; each takes some milliseconds to look at."""
+_MOST_PARTS = 1_000_000
+"""Nodes, tensors, values, and what nodes read, make and are told: all that becomes an object in memory."""
 _LARGEST = (1 << 31) - 1
 _VARINT, _BYTES = 0, 2
 _MODEL_FIELDS: Mapping[int, int] = {1: _VARINT, 5: _VARINT, **dict.fromkeys((2, 3, 4, 6, 7, 8, 14, 20, 25, 26), _BYTES)}
 _IR_VERSION, _GRAPH, _FUNCTION = 1, 7, 25
 _GRAPH_NODE, _FUNCTION_NODE, _NODE_ATTRIBUTE, _ATTRIBUTE_GRAPHS = 1, 7, 5, (6, 11)
+_NODE_PARTS = frozenset({1, 2, _NODE_ATTRIBUTE})
+"""Inputs, outputs, attributes."""
 _LONGEST_VARINT = 10
 
 Span = tuple[int, int]
@@ -73,7 +78,7 @@ def _measure_depth(data: mmap.mmap, found: list[tuple[int, Span]]) -> None:
     """Walk nodes and their bodies without recursion. Raises SlimlineError GRAPH_TOO_DEEP or GRAPH_TOO_LARGE."""
     node_fields = {_GRAPH: _GRAPH_NODE, _FUNCTION: _FUNCTION_NODE}
     waiting = [(span, node_fields[number], 0) for number, span in found if number in node_fields]
-    nodes = 0
+    nodes = parts = 0
     while waiting:
         span, node_field, depth = waiting.pop()
         if depth > MOST_NESTED:
@@ -82,23 +87,34 @@ def _measure_depth(data: mmap.mmap, found: list[tuple[int, Span]]) -> None:
                 f"bodies of If, Loop and Scan are nested more than {MOST_NESTED} deep",
                 hint="flatten the control flow before exporting",
             )
-        for node in _children(data, span, (node_field,)):
+        for number, part in _children(data, span):
+            parts += 1
+            if number != node_field:
+                _refuse_more(parts, _MOST_PARTS, "parts")
+                continue
             nodes += 1
-            for attribute in _children(data, node, (_NODE_ATTRIBUTE,)):
-                bodies = _children(data, attribute, _ATTRIBUTE_GRAPHS)
-                waiting += [(body, _GRAPH_NODE, depth + 1) for body in bodies]
-        if nodes > _MOST_NODES:
-            raise SlimlineError(
-                "GRAPH_TOO_LARGE", f"the graph has more than {_MOST_NODES:,} nodes", hint="export loops as Loop or Scan"
-            )
+            for field, attribute in _children(data, part):
+                parts += field in _NODE_PARTS
+                if field == _NODE_ATTRIBUTE:
+                    bodies = [body for place, body in _children(data, attribute) if place in _ATTRIBUTE_GRAPHS]
+                    waiting += [(body, _GRAPH_NODE, depth + 1) for body in bodies]
+            _refuse_more(nodes, MOST_NODES, "nodes")
+            _refuse_more(parts, _MOST_PARTS, "parts")
 
 
-def _children(data: mmap.mmap, span: Span, numbers: tuple[int, ...]) -> Iterator[Span]:
-    """Message fields of these numbers. Stops at bytes that make no sense: the parser tells what is wrong with them."""
+def _refuse_more(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise SlimlineError(
+            "GRAPH_TOO_LARGE", f"the graph has more than {most:,} {what}", hint="export loops as Loop or Scan"
+        )
+
+
+def _children(data: mmap.mmap, span: Span) -> Iterator[tuple[int, Span]]:
+    """Fields with a length, by number. Stops at bytes that make no sense: the parser tells what is wrong with them."""
     try:
         for number, wire, child in _fields(data, span):
-            if number in numbers and wire == _BYTES:
-                yield child
+            if wire == _BYTES:
+                yield number, child
     except _MalformedError:
         return
 

@@ -56,7 +56,7 @@ class Inference:
         """A model of this one node, with the numbers that it reads."""
         read = {value.name: value for value in node.inputs if value is not None}
         numbers = {name: self.array(value) for name, value in read.items()}
-        stored = {name: array for name, array in numbers.items() if array is not None and array.size <= _LONGEST_READ}
+        stored = {name: array for name, array in numbers.items() if array is not None and _says_of_shapes(array)}
         inputs = [ir.serde.serialize_value(value) for name, value in read.items() if name not in stored]
         constants = [numpy_helper.from_array(array, name) for name, array in stored.items()]
         graph = helper.make_graph([ir.serde.serialize_node(node)], "node", inputs, [], constants)
@@ -93,3 +93,8 @@ def _is_small(node: ir.Node) -> bool:
     sizes = [shapes.sizes(value) for value in node.outputs]
     is_known = not node.domain and not node.op_type.startswith(_RANDOM)
     return is_known and all(each is not None and np.prod(each) <= _LARGEST_CONSTANT for each in sizes)
+
+
+def _says_of_shapes(array: Array) -> bool:
+    """Whether a constant may: it is short, and no text."""
+    return array.size <= _LONGEST_READ and array.dtype.kind != "S"

@@ -14,7 +14,7 @@ from worker.engine.graph import shapes
 from worker.engine.graph.files import size_of_weights
 from worker.engine.graph.graph import Graph
 from worker.engine.graph.passes.dead import remove_dead
-from worker.engine.graph.passes.normalize import record_source
+from worker.engine.graph.passes.normalize import record_sources
 
 _LARGEST_RESULT = 1 << 18
 """Elements a folded result may have, unless it only rearranges weights."""
@@ -116,11 +116,13 @@ def _drop_notes(graph: Graph, before: set[str | None]) -> None:
     for node in graph.nodes():
         for value in node.outputs:
             value.metadata_props.pop(_FOLDED_FROM, None)
+    renamed: dict[str, str] = {}
     for value in graph.initializers():
         if value.name not in before:
             sources = _QUOTED.findall(value.metadata_props.pop(_FOLDED_FROM, ""))
             if len(sources) == 1:
-                record_source(graph, value.name or "", sources[0])
+                renamed[value.name or ""] = sources[0]
+    record_sources(graph, renamed)
 
 
 def _tie(graph: Graph, before: set[str | None]) -> None:

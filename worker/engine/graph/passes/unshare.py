@@ -15,9 +15,9 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from worker.engine.graph.graph import Graph
+from worker.engine.graph.graph import Array, Graph
 from worker.engine.graph.layers import trace_weight
-from worker.engine.graph.passes.normalize import free_names, record_source
+from worker.engine.graph.passes.normalize import free_names, record_sources
 from worker.engine.wording import counted
 
 _LAYERS: Mapping[str, tuple[int, ...]] = {
@@ -49,22 +49,24 @@ def unshare(graph: Graph) -> list[str]:
     """Give each owner of a merged parameter a tensor of its own; the first keeps the name."""
     taken = {value.name for node in graph.nodes() for value in node.outputs if value.name}
     taken |= {value.name for value in graph.initializers() if value.name}
-    copies = 0
+    renamed: dict[str, str] = {}
     for value in list(graph.initializers()):
-        for uses in _merged(value):
+        merged = _merged(value)
+        numbers = value.const_value.numpy() if merged and value.const_value else None  # once: each call may copy
+        for uses in merged:
             name = next(free_names(f"{value.name}.{uses[0][0].name}", taken))
             taken.add(name)
-            _separate(value, name, uses)
-            record_source(graph, name, value.name or "")
-            copies += 1
-    return [f"separated {counted(copies, 'parameter')} stored once for being equal"] if copies else []
+            _separate(value, numbers, name, uses)
+            renamed[name] = value.name or ""
+    record_sources(graph, renamed)
+    return [f"separated {counted(len(renamed), 'parameter')} stored once for being equal"] if renamed else []
 
 
-def _separate(value: ir.Value, name: str, uses: list[Use]) -> None:
+def _separate(value: ir.Value, numbers: Array | None, name: str, uses: list[Use]) -> None:
     tensor = value.const_value
-    if tensor is None or value.graph is None or value.shape is None:
+    if tensor is None or numbers is None or value.graph is None or value.shape is None:
         return
-    own = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
+    own = ir.Tensor(numbers, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
     copy = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=value.shape.copy(), const_value=own)
     value.graph.register_initializer(copy)
     for node, index in uses:

@@ -1,0 +1,1 @@
+"""API keys: made, listed, rotated and revoked, and how a request proves with one who asks."""

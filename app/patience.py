@@ -1,0 +1,60 @@
+"""Waiting for a database that is away, in place of the client: reading is tried again, the rest is told to wait."""
+
+import asyncio
+import time
+from http import HTTPStatus
+
+import structlog
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.db.database import CommitUnknownError
+from app.db.patience import AWAY, PAUSE_S
+from app.errors import Problem, render
+
+PATIENCE_S = 10.0
+_READING = frozenset({"GET", "HEAD"})
+
+_log = structlog.get_logger(__name__)
+
+
+class Patience:
+    """Answers 503 only when the database stays away. POSTs wait in `app.idempotency.once`, and DELETEs do not wait."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request, again while it reads, nothing was answered yet and the database is away."""
+        give_up_at = time.monotonic() + (PATIENCE_S if scope.get("method") in _READING else 0)
+        has_begun = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        while True:
+            try:
+                await self._app(scope, receive, send_noting)
+            except (*AWAY, PoolTimeoutError, CommitUnknownError) as error:
+                if has_begun:
+                    raise
+                _log.warning("the database is away", reason=str(error.__cause__ or error))
+                if time.monotonic() >= give_up_at:
+                    await render(Request(scope), _explain(error))(scope, receive, send)
+                    return
+            else:
+                return
+            await asyncio.sleep(PAUSE_S)
+
+
+def _explain(error: Exception) -> Problem:
+    headers = {"Retry-After": "5"}
+    if isinstance(error, CommitUnknownError):
+        detail = "The line to the database broke at the last moment: whether it was done is not known. Look before you"
+        detail += " ask again; with an Idempotency-Key asking again is safe."
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "COMMIT_UNKNOWN", detail, headers=headers)
+    detail = "The database cannot be used now. Nothing was done; ask again in a moment."
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "DATABASE_UNREACHABLE", detail, headers=headers)

@@ -1,0 +1,1 @@
+"""Sending webhooks: the loop, one request, when to try again. What is due, and what came of it, is the reporter's."""
