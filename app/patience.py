@@ -1,4 +1,4 @@
-"""Waiting for a database that is away, in place of the client: reading is tried again, the rest is told to wait."""
+"""Waiting for a database that is away, in place of the client, who is told to come back only when it stays away."""
 
 import asyncio
 import time
@@ -14,20 +14,20 @@ from app.db.patience import AWAY, PAUSE_S
 from app.errors import Problem, render
 
 PATIENCE_S = 10.0
-_READING = frozenset({"GET", "HEAD"})
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE"})
 
 _log = structlog.get_logger(__name__)
 
 
 class Patience:
-    """Answers 503 only when the database stays away. POSTs wait in `app.idempotency.once`, and DELETEs do not wait."""
+    """Answers 503 only when the database stays away. POSTs wait in `app.idempotency.once`, with what they do."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request, again while it reads, nothing was answered yet and the database is away."""
-        give_up_at = time.monotonic() + (PATIENCE_S if scope.get("method") in _READING else 0)
+        """Run the request, again while the database is away, if it has no body and nothing was done or answered yet."""
+        give_up_at = time.monotonic() + (PATIENCE_S if scope.get("method") in _WITHOUT_BODY else 0)
         has_begun = False
 
         async def send_noting(message: Message) -> None:
@@ -42,7 +42,7 @@ class Patience:
                 if has_begun:
                     raise
                 _log.warning("the database is away", reason=str(error.__cause__ or error))
-                if time.monotonic() >= give_up_at:
+                if isinstance(error, CommitUnknownError) or time.monotonic() >= give_up_at:
                     await render(Request(scope), _explain(error))(scope, receive, send)
                     return
             else:

@@ -35,6 +35,9 @@ BATCH = 500
 SUSPECTS_MOST = 100_000
 """Blobs remembered from one run to the next; the rest waits."""
 
+_FIRST_S = 30.0
+"""Until the first run, seconds."""
+
 _STOP_S = 5.0
 """How long a stopping sweeper waits for the collector, seconds. Cutting it off does no harm."""
 
@@ -94,7 +97,9 @@ def _collect_until(stopped: threading.Event, settings: Settings) -> None:
     records = Records(settings)
     collector = Collector(records, Stock.open(settings), settings.collect_after_s, stopped)
     try:
-        while not stopped.wait(settings.collect_s):
+        pause_s = min(_FIRST_S, settings.collect_s)  # it takes two runs: one who is often restarted collects as well
+        while not stopped.wait(pause_s):
+            pause_s = settings.collect_s
             try:
                 collector.run()
             except (SQLAlchemyError, CommitUnknownError, SlimlineError):

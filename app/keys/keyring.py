@@ -15,8 +15,8 @@ from app.db.base import utc_now
 from app.db.database import Database
 from app.db.patience import AWAY, PAUSE_S
 from app.keys import repository
-from app.keys.proof import Refusal, StoredKey, prove
-from app.keys.token import digest, key_id_of
+from app.security.proof import Refusal, StoredKey, prove
+from app.security.token import digest, key_id_of
 
 OPEN_FOR_S = 0.1
 """How old the knowledge that there is no key yet may be."""

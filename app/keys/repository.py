@@ -14,9 +14,9 @@ from app.db.base import utc_now
 from app.db.page import PageQuery, fetch_page
 from app.db.tenancy import project_of
 from app.jobs.tables import JobRow
-from app.keys.proof import StoredKey
 from app.keys.tables import KeyRow, ProjectRow
 from app.models.tables import ModelRow
+from app.security.proof import StoredKey
 from app.uploads.tables import UploadRow
 
 _FOUND = select(*(getattr(KeyRow, column) for column in StoredKey._fields))

@@ -14,7 +14,7 @@ from app.errors import Problem, not_found, unprocessable
 from app.keys import repository
 from app.keys.schemas import NewKey
 from app.keys.tables import KeyRow
-from app.keys.token import digest, mint
+from app.security.token import digest, mint
 
 
 class Minted(NamedTuple):

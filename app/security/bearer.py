@@ -5,7 +5,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 
 from app.errors import Problem
-from app.keys.proof import Refusal
+from app.security.proof import Refusal
 from app.security.rules import Access
 
 _REALM = 'Bearer realm="slimline"'

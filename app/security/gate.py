@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from fastapi.concurrency import run_in_threadpool
+from starlette._utils import get_route_path  # what the router matches: another view of the path would be a hole
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,8 +15,8 @@ from app.context import Context
 from app.errors import Problem, render
 from app.identity import NOBODY, Principal, Role
 from app.keys.keyring import Keyring
-from app.keys.proof import Refusal, StoredKey
 from app.security import bearer
+from app.security.proof import Refusal, StoredKey
 from app.security.rate import GuessLimiter, RefusalFilter, RequestLimiter
 from app.security.rules import Access, Rules
 
@@ -51,7 +52,7 @@ class Gate:
 
     async def _admit(self, scope: Scope) -> tuple[Principal, Mapping[str, str]]:
         """Who asks, and the headers that the answer gets for it."""
-        access, template = self._rules.needed(_methods(scope), scope["path"])
+        access, template = self._rules.needed(_methods(scope), get_route_path(scope))
         if access is Access.PUBLIC:
             return STRANGER, {}
         if await self._keyring.is_open():

@@ -70,7 +70,6 @@ async def create_upload(
             if growing.row.offset_bytes == 0:  # else the first of two requests under one key has brought it
                 await growing.take(request, 0, checksum)
             answer.headers.update(_where(growing.row))
-    answer.background = afterwards
     return answer
 
 

@@ -73,6 +73,14 @@ def test_a_method_in_a_header_does_not_evade_the_rules(client: httpx.Client, bea
     assert client.post("/v1/keys/key_1", headers=twice).status_code == 403
 
 
+def test_a_prefix_of_a_proxy_does_not_evade_the_rules(server: FastAPI, bearer: Bearer) -> None:
+    headers = bearer("read")
+    with TestClient(server, root_path="/api") as behind_proxy:
+        assert behind_proxy.get("/api/v1/keys", headers=headers).status_code == 403
+        assert behind_proxy.get("/api/v1/jobs", headers=headers).status_code == 200
+        assert behind_proxy.get("/api/v1/jobs").status_code == 401
+
+
 def test_a_head_needs_what_a_get_needs(client: httpx.Client, bearer: Bearer) -> None:
     bearer("read")
     for path in ("/v1/models/m/content", "/v1/artifacts/a/content", "/v1/keys", "/openapi.json"):

@@ -119,7 +119,18 @@ def test_no_pickle_is_ever_read() -> None:
 
 def test_every_slice_has_the_same_names_inside() -> None:
     allowed = {"__init__.py", "routes.py", "service.py", "repository.py", "tables.py", "schemas.py"}
-    for slice_ in ("jobs", "models", "datasets", "artifacts", "methods", "problems", "health"):
+    for slice_ in (
+        "jobs",
+        "models",
+        "datasets",
+        "artifacts",
+        "methods",
+        "problems",
+        "health",
+        "webhooks",
+        "audit",
+        "keys",
+    ):
         here = {path.name for path in (ROOT / "app" / slice_).glob("*.py")}
         assert {"__init__.py", "routes.py", "schemas.py"} <= here, slice_
         extra = here - allowed

@@ -1,5 +1,6 @@
 """Fixtures of the tests that break things: a small network, and a service of real parts that can be taken away."""
 
+import itertools
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -71,15 +72,15 @@ class Jobs:
     def __init__(self, url: str, network: Path) -> None:
         self.client = StubbornClient(url)
         self.network = network
-        self._sent = 0
-        self.model = self.client.upload("models", network, "network")
+        self._seeds = itertools.count(1)
+        self.model = self.client.upload("models", network, f"network-{url}")
 
     def send(self, steps: int = 1, **wishes: Any) -> str:
         """The id of a new job, no two alike. Each step takes a moment and leaves a checkpoint."""
-        self._sent += 1
+        seed = next(self._seeds)
         recipe = [{"method": "prune.magnitude", "amount": (step + 1) / (steps + 1)} for step in range(steps)]
-        spec = {"model": self.model, "recipe": recipe, "seed": self._sent, **wishes}
-        return str(self.client.post("/v1/jobs", spec, f"job-{self._sent}")["id"])
+        spec = {"model": self.model, "recipe": recipe, "seed": seed, **wishes}
+        return str(self.client.post("/v1/jobs", spec, f"{self.model}-{seed}")["id"])
 
     def look(self, job: str) -> Any:
         return self.client.get(f"/v1/jobs/{job}")

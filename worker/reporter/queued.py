@@ -8,7 +8,6 @@ from app.contracts.references import find_other_models
 from app.contracts.states import IngestState, JobState
 from app.datasets import repository as datasets
 from app.datasets.tables import DatasetRow
-from app.db.base import utc_now
 from app.db.database import send_after_commit
 from app.db.ingest import IngestRow
 from app.jobs import repository as jobs
@@ -30,9 +29,10 @@ def queue_time_exceeded(job: JobRow) -> Failure:
 
 
 def find_obstacle(session: Session, job: JobRow, max_attempts: int) -> Failure | None:
-    """Why a queued job can never run; None when it can, now or once its inputs are checked."""
-    if job.queue_until is not None and job.queue_until < utc_now():
-        return queue_time_exceeded(job)
+    """Why a queued job can never run; None when it can, now or once its inputs are checked.
+
+    Whether it has waited too long only the sweep says, which knows whether the clock jumped.
+    """
     if is_poison(job, max_attempts):
         return starts_exhausted(job.failed_starts + job.lost)
     for name, row in _inputs_of(session, job).items():

@@ -33,7 +33,8 @@ _CHECKSUM = _parameter(
 
 
 def _body(*, required: bool) -> dict[str, Any]:
-    return {"required": required, "content": {PIECE_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+    piece = {"schema": {"type": "string", "format": "binary"}, "example": "@piece"}
+    return {"required": required, "content": {PIECE_TYPE: piece}}
 
 
 CREATE = {"parameters": [_VERSION, _LENGTH, _METADATA, _CHECKSUM], "requestBody": _body(required=False)}

@@ -13,7 +13,7 @@ from app.context import Context
 from app.db.base import utc_now
 from app.idempotency.tables import KeptAnswerRow
 from app.keys.keyring import OPEN_FOR_S, REMEMBERED_S
-from app.keys.token import key_id_of
+from app.security.token import key_id_of
 
 Bearer = Callable[..., dict[str, str]]
 

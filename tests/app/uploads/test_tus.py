@@ -428,15 +428,13 @@ def test_bytes_that_are_not_on_this_machine_are_not_made_up(
 def test_a_whole_upload_that_could_not_be_kept_is_kept_later(
     http: httpx.Client, begin: Callable[..., str], patch: Callable[..., httpx.Response], settings: Settings
 ) -> None:
-    url, store = begin(), Path(settings.storage)
-    store.mkdir(exist_ok=True)
-    (store / "incoming").unlink(missing_ok=True) if (store / "incoming").is_file() else None
-    (store / "incoming").rmdir() if (store / "incoming").is_dir() else None
-    (store / "incoming").write_bytes(b"no folder")
+    url, incoming = begin(), Path(settings.storage) / "incoming"
+    incoming.parent.mkdir(exist_ok=True)
+    incoming.write_bytes(b"a file where the store wants a folder")
     answer = patch(url, CONTENT)
     assert answer.status_code == 503
     assert offset_of(http, url) == len(CONTENT)
-    (store / "incoming").unlink()
+    incoming.unlink()
     assert http.post("/v1/models", json={"upload": url.rpartition("/")[2]}).json()["sha256"] == SHA256
     assert lying(settings) == []
 

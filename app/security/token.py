@@ -1,4 +1,4 @@
-"""What a key looks like to who holds it, and what is kept of it. Whether it opens anything is `app.keys.proof`."""
+"""What a key looks like to who holds it, and what is kept of it. Whether it opens anything is `app.security.proof`."""
 
 import hashlib
 import re
