@@ -202,7 +202,8 @@ def _allowed_methods(request: Request, first: Mapping[str, str] | None) -> str:
     """Every documented one of this path; `first` has those that Starlette names, which are the first route's."""
     template = getattr(request.scope.get("route"), "path", "")
     documented_here = request.app.openapi()["paths"].get(template, {})
-    return ", ".join(sorted(map(str.upper, documented_here))) or (first or {}).get("Allow", "")
+    methods = documented_here or (first or {}).get("Allow", "").split(", ")
+    return ", ".join(sorted(map(str.upper, methods)))
 
 
 # pydantic speaks of Python to someone who wrote JSON.

@@ -10,10 +10,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.db.database import CommitUnknownError
-from app.db.patience import AWAY, PAUSE_S
+from app.db.patience import AWAY, PAUSE_S, REQUEST_PATIENCE_S
 from app.errors import Problem, render
 
-PATIENCE_S = 10.0
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE"})
 
 _log = structlog.get_logger(__name__)
@@ -27,7 +26,7 @@ class Patience:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request, again while the database is away, if it has no body and nothing was done or answered yet."""
-        give_up_at = time.monotonic() + (PATIENCE_S if scope.get("method") in _WITHOUT_BODY else 0)
+        give_up_at = time.monotonic() + (REQUEST_PATIENCE_S if scope.get("method") in _WITHOUT_BODY else 0)
         has_begun = False
 
         async def send_noting(message: Message) -> None:

@@ -27,7 +27,7 @@ from app.db.database import Database
 from app.db.ids import new_id
 from app.db.migrate import upgrade
 from app.jobs import repository, service
-from app.jobs.queue import order
+from app.jobs.queue import attempts, order
 from app.jobs.repository import JobQuery
 from app.jobs.tables import JobRow
 from app.keys.tables import ProjectRow
@@ -107,7 +107,7 @@ def operations(jobs: int) -> Mapping[str, Operation]:
         head = order.find_next(session, Queue.CPU)
         assert head is not None
         order.note_served(session, head.project)
-        return repository.claim(session, head.job_id, settings.lease_s)
+        return attempts.claim(session, head.job_id, settings.lease_s)
 
     return {
         "list": lambda session: repository.fetch(session, JobQuery()),

@@ -2,6 +2,7 @@
 
 import platform
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "torch")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Slimline, Python and the installed packages that decide numbers and bytes."""
     found = {"slimline": __version__, "python": platform.python_version()}
@@ -23,6 +25,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def processor() -> str:
     """The name that the processor gives itself."""
     text = _CPU_INFO.read_text() if _CPU_INFO.is_file() else ""

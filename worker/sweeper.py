@@ -11,10 +11,8 @@ from collections.abc import Callable
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.contracts.messages import Queue
-from app.db.database import CommitUnknownError
 from app.dispatch import make_celery
 from app.settings import Settings
 from worker.reporter import Reporter
@@ -30,13 +28,15 @@ JUMP_S = 2.0
 class WallClock:
     """Notices when the time of day runs apart from the time that passes."""
 
-    def __init__(self, wall: Callable[[], float] = time.time, passed: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wall: Callable[[], float], passed: Callable[[], float] = time.monotonic) -> None:
         self._wall, self._passed = wall, passed
-        self._apart = wall() - passed()
+        self._apart: float | None = None
 
     def take_jump(self) -> float:
         """How far the clock has jumped since the last call, seconds; 0 for corrections below `JUMP_S`."""
         apart = self._wall() - self._passed()
+        if self._apart is None:
+            self._apart = apart
         jump = apart - self._apart
         if abs(jump) < JUMP_S:
             return 0.0  # many small corrections add up to one that counts
@@ -48,13 +48,15 @@ def sweep_until(stopped: threading.Event, settings: Settings) -> None:
     """Sweep now and then every `settings.sweep_s` seconds, and send webhooks, until `stopped` is set."""
     reporter = Reporter(settings)
     broker = make_celery(settings.broker)
-    clock = WallClock()
+    clock, jump_s = WallClock(reporter.read_clock), 0.0
     try:
         with sending(stopped, settings):
             while not stopped.is_set():
                 try:
-                    reporter.sweep(find_drained(broker), clock.take_jump())
-                except (SQLAlchemyError, CommitUnknownError):
+                    jump_s += clock.take_jump()
+                    reporter.sweep(find_drained(broker), jump_s)
+                    jump_s = 0.0
+                except Exception:  # noqa: BLE001 - this process's edge: jobs, webhooks and blobs hang on it
                     _log.exception("the sweep failed; it is tried again")
                 stopped.wait(settings.sweep_s)
     finally:

@@ -57,10 +57,6 @@ class Workspaces:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
 
-    def discard(self, sha256: str) -> None:
-        """Remove a blob that no row refers to any more."""
-        _discard(self._store, sha256)
-
     def remove_abandoned(self) -> None:
         """Remove the workspaces of dead workers."""
         with _locked(self._root):

@@ -20,7 +20,7 @@ class AuditRow(ProjectOwned, Base):
     at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
     key_id: Mapped[str | None] = mapped_column(String(30))
     action: Mapped[str] = mapped_column(String(64))
-    target: Mapped[str | None] = mapped_column(String(64))
+    target: Mapped[str | None] = mapped_column(String(128))
     request_id: Mapped[str | None] = mapped_column(String(128))
     address: Mapped[str | None] = mapped_column(String(64))
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)

@@ -1,9 +1,10 @@
 """The clock that leases are measured by: the database's own, for the clocks of machines differ."""
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, func
+from sqlalchemy import ColumnElement, DateTime, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.base import utc_now
@@ -17,6 +18,13 @@ def now(session: Session) -> Any:
     if session.get_bind().dialect.name == "sqlite":
         return utc_now()
     return func.clock_timestamp(type_=DateTime(timezone=True))  # not now(): that is when the transaction began
+
+
+def read_clock(session: Session) -> float:
+    """The time by the database's clock, seconds since 1970."""
+    if session.get_bind().dialect.name == "sqlite":
+        return time.time()
+    return float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
 
 
 def lease_end(session: Session, lease_s: float) -> Any:

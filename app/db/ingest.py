@@ -3,7 +3,7 @@
 Every change of state is a guarded UPDATE: it says from where it moves and which attempt asks, and may lose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -32,11 +32,19 @@ class IngestColumns(ProjectOwned):
     state: Mapped[IngestState] = mapped_column(String(16), default=IngestState.UPLOADED, index=True)
     problem: Mapped[Failure | None] = mapped_column(Contract(Failure))
     attempt: Mapped[int] = mapped_column(default=0)
+    handed_back: Mapped[int] = mapped_column(default=0, server_default="0")
+    lost: Mapped[int] = mapped_column(default=0, server_default="0")
+    not_before: Mapped[datetime | None] = mapped_column(UtcTime)
     lease_until: Mapped[datetime | None] = mapped_column(UtcTime)
     revision: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=utc_now)
     checked_at: Mapped[datetime | None] = mapped_column(UtcTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcTime)
+
+    @property
+    def failed_starts(self) -> int:
+        """Checks that were begun and failed by themselves: neither handed back nor lost with their worker."""
+        return self.attempt - self.handed_back - self.lost
 
 
 class IngestRow(IngestColumns, Base):
@@ -96,9 +104,9 @@ def reject(session: Session, table: type[Table], id_: str, attempt: int, problem
     return _move(session, table, id_, IngestState.REJECTED, attempt=attempt, values=values)
 
 
-def release(session: Session, table: type[Table], id_: str, attempt: int) -> bool:
-    """Give the file back unchecked: the worker stops or died."""
-    return _move(session, table, id_, IngestState.UPLOADED, attempt=attempt, values={"lease_until": None})
+def release(session: Session, table: type[Table], id_: str, attempt: int, values: Mapping[str, object]) -> bool:
+    """Give the file back unchecked; `values` are what this counts as. False: too late, another attempt has it."""
+    return _move(session, table, id_, IngestState.UPLOADED, attempt=attempt, values={"lease_until": None, **values})
 
 
 def find_abandoned(session: Session, table: type[Table]) -> Sequence[Table]:
@@ -118,8 +126,8 @@ def clamp_leases(session: Session, table: type[Table], lease_s: float, *, jumped
 def find_waiting(session: Session, table: type[Table], older_than: datetime) -> Sequence[Table]:
     """Files that were uploaded before `older_than` and that no one has begun to check: their message may be lost."""
     late = or_(table.created_at < older_than, table.created_at > utc_now())  # the clock was ahead then
-    query = select(table).where(table.state == IngestState.UPLOADED, late)
-    query = query.where(table.deleted_at.is_(None))
+    due = or_(table.not_before.is_(None), table.not_before <= now(session))
+    query = select(table).where(table.state == IngestState.UPLOADED, late, due, table.deleted_at.is_(None))
     return session.scalars(query.limit(SWEPT_MOST)).all()
 
 

@@ -1,7 +1,8 @@
 """Doing a POST once: an answer is kept with what it did, in one transaction, and sent again to who repeats the key."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, MutableSet
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,8 +19,6 @@ from app.idempotency import repository
 from app.idempotency.tables import KeptAnswerRow
 
 MAX_KEY = 255
-PATIENCE_S = 10.0
-"""How long a request waits for a database that is away before it gives up."""
 
 _KEPT_HEADERS = ("content-type", "etag", "location")
 
@@ -38,23 +37,27 @@ class Once:
     key: str | None
     fingerprint: str
 
-    def __call__(self, effect: Effect) -> Response:
+    def __call__(self, effect: Effect, shown: Mapping[str, str] | None = None) -> Response:
         """The answer of `effect`, which runs in a transaction that is tried again while the database is away.
+
+        `shown`, which `effect` may fill, are secrets: fields that the answer gets behind what is kept. Who asks again
+        does not get them.
 
         Raises IDEMPOTENCY_KEY_REUSED (422) for a key that came with another request, IDEMPOTENCY_KEY_IN_USE (409)
         while the first is still being answered. An answer that is a refusal is not kept: nothing was done.
         """
-        ledger = Ledger(self.context.database, PATIENCE_S, guarded=self.key is not None)
-        with _claimed(self.context.in_flight, (self.context.principal.project, self.key)):
-            return ledger.write(lambda session: self._answer(session, effect), self.context.principal.project)
+        ledger, project = Ledger(self.context.database, guarded=self.key is not None), self.context.principal.project
+        with _claimed(self.context.in_flight, (project, self.key)):
+            answer = ledger.write(lambda session: self._answer(session, effect), project)
+        return _add(answer, shown) if shown else answer
 
     def of(self, parts: Iterable[str]) -> "Once":
         """The same for a request whose body was not read: these say what came."""
         return Once(self.context, self.key, _digest(self.fingerprint, *parts))
 
-    async def run(self, effect: Effect) -> Response:
+    async def run(self, effect: Effect, shown: Mapping[str, str] | None = None) -> Response:
         """Call it from a coroutine."""
-        return await run_in_threadpool(self, effect)
+        return await run_in_threadpool(self, effect, shown)
 
     def _answer(self, session: Session, effect: Effect) -> Response:
         if self.key is None:
@@ -105,6 +108,12 @@ def _claimed(in_flight: MutableSet[tuple[str, str]], claim: tuple[str, str | Non
         yield
     finally:
         in_flight.discard((project, key))
+
+
+def _add(answer: Response, shown: Mapping[str, str]) -> Response:
+    answer.body = answer.render(json.dumps({**json.loads(bytes(answer.body)), **shown}))
+    answer.headers["Content-Length"] = str(len(answer.body))
+    return answer
 
 
 def _replay(kept: KeptAnswerRow, fingerprint: str) -> Response:

@@ -9,8 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     CursorResult,
-    Update,
-    and_,
     delete,
     func,
     insert,
@@ -21,15 +19,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.contracts.events import Progress
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
 from app.contracts.messages import Queue
 from app.contracts.references import find_other_models
-from app.contracts.states import MOVES, JobState, Waiting
+from app.contracts.states import JobState, Waiting
 from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
-from app.db.clock import lease_end
+from app.db.clock import SWEPT_MOST
 from app.db.ids import new_id
 from app.db.page import PageQuery, fetch_page
 from app.db.tenancy import project_of
@@ -76,6 +73,7 @@ def _make_queued(project: str, spec: JobSpec, waiting_for: Waiting) -> JobRow:
         queue=Queue.CUDA if spec.device == "cuda" else Queue.CPU,
         waiting_for=waiting_for,
         rank=rank(now, spec.priority),
+        queue_s=spec.limits.queue_s,
         queue_until=now + timedelta(seconds=spec.limits.queue_s),
         revision=1,
         spec=spec,
@@ -124,8 +122,9 @@ def fetch(session: Session, wanted: JobQuery) -> tuple[list[JobRow], bool]:
 
 
 def find_queued_on(session: Session, input_id: str) -> Sequence[JobRow]:
-    """Queued jobs that read this model or dataset."""
-    return session.scalars(select(JobRow).where(JobRow.state == JobState.QUEUED, _reads(input_id))).all()
+    """Some of the jobs that wait for inputs, of which this model or dataset is one; the sweep finds the rest."""
+    waits = (JobRow.state == JobState.QUEUED, JobRow.waiting_for == Waiting.INPUTS.value)
+    return session.scalars(select(JobRow).where(*waits, _reads(input_id)).limit(SWEPT_MOST)).all()
 
 
 def is_in_use(session: Session, input_id: str) -> bool:
@@ -146,49 +145,6 @@ def lose_artifact(session: Session, job_id: str) -> None:
     session.execute(update(JobRow).where(JobRow.id == job_id).values(**changed))
 
 
-def claim(session: Session, job_id: str, lease_s: float) -> JobRow | None:
-    """Take a queued job. None when it is not queued any more. The row's `attempt` is the token of every later write."""
-    values = {
-        "attempt": JobRow.attempt + 1,
-        "lease_until": lease_end(session, lease_s),
-        "started_at": func.coalesce(JobRow.started_at, utc_now()),
-    }
-    if not move(session, job_id, JobState.RUNNING, values=values):
-        return None
-    return session.get(JobRow, job_id, populate_existing=True)
-
-
-def renew(session: Session, job_id: str, attempt: int, lease_s: float) -> JobState | None:
-    """Keep the lease; the state tells whether a cancel was asked for. None: the job is no longer this attempt's."""
-    query = _of_attempt(job_id, attempt).values(lease_until=lease_end(session, lease_s))
-    return JobState(state) if (state := session.scalar(query.returning(JobRow.state))) else None
-
-
-def set_progress(session: Session, job_id: str, attempt: int, progress: Progress) -> bool:
-    """Store how far the job is. False: no longer this attempt's."""
-    return _changed(
-        session.execute(_of_attempt(job_id, attempt).values(progress=progress, revision=JobRow.revision + 1))
-    )
-
-
-def save_checkpoint(session: Session, job_id: str, attempt: int, step: int, sha256: str) -> bool:
-    """The graph after `step` (from 0) is stored: a retry resumes behind it. False: no longer this attempt's.
-
-    What the step had left on its way is of no use any more.
-    """
-    values = {"checkpoint_step": step, "checkpoint_sha256": sha256, "partial_step": None, "partial_sha256": None}
-    return _changed(session.execute(_of_attempt(job_id, attempt).values(**values, **_COUNTED_ANEW)))
-
-
-def save_partial_checkpoint(session: Session, job_id: str, attempt: int, step: int, sha256: str) -> bool:
-    """What `step` (from 0) has done so far is stored: a retry resumes within it. False: no longer this attempt's."""
-    values = {"partial_step": step, "partial_sha256": sha256}
-    return _changed(session.execute(_of_attempt(job_id, attempt).values(**values, **_COUNTED_ANEW)))
-
-
-_COUNTED_ANEW = {"counted_from": JobRow.attempt, "handed_back": 0, "lost": 0}
-
-
 def is_blob_needed(session: Session, sha256: str) -> bool:
     """Whether a job, or a dataset that happens to be the same, has its content in this blob."""
     owners = (JobRow.partial_sha256 == sha256, DatasetRow.sha256 == sha256)
@@ -205,29 +161,6 @@ def graphs_of(session: Session, job_id: str) -> dict[int, str]:
     """Digests of the graphs that were kept, by the step they come after."""
     rows = session.scalars(select(JobGraphRow).where(JobGraphRow.job_id == job_id))
     return {row.step: row.sha256 for row in rows}
-
-
-def cancel_queued(session: Session, job_id: str) -> bool:
-    """Cancel a job that no worker has taken. False: it is not queued."""
-    return _move(session, job_id, JobState.CANCELLED, JobRow.state == JobState.QUEUED, {})
-
-
-def move(
-    session: Session, job_id: str, to: JobState, *, attempt: int | None = None, values: dict[str, Any] | None = None
-) -> bool:
-    """Move the job to `to` if `MOVES` allows it and, when given, `attempt` still holds. False: lost the race."""
-    guard: ColumnElement[bool] = JobRow.state.in_([state for state, targets in MOVES.items() if to in targets])
-    if attempt is not None:
-        guard = and_(guard, JobRow.attempt == attempt)
-    return _move(session, job_id, to, guard, values or {})
-
-
-def record_event(session: Session, job_id: str, attempt: int, type_: str, data: dict[str, Any]) -> bool:
-    """Append an event of a running attempt. False: no longer this attempt's, and nothing was written."""
-    if not _changed(session.execute(_of_attempt(job_id, attempt).values(revision=JobRow.revision + 1))):
-        return False
-    add_event(session, job_id, type_, data)
-    return True
 
 
 def add_event(session: Session, job_id: str, type_: str, data: dict[str, Any]) -> None:
@@ -294,7 +227,8 @@ def find_succeeded(session: Session, like_id: str, fingerprint: str) -> Sequence
     project = select(JobRow.project).where(JobRow.id == like_id).scalar_subquery()
     query = select(JobRow).where(JobRow.fingerprint == fingerprint, JobRow.project == project)
     done = query.where(JobRow.state == JobState.SUCCEEDED, JobRow.reused_job_id.is_(None))
-    return session.scalars(done.order_by(JobRow.id.desc()).limit(_FEW)).all()
+    # Kept from being deleted until the transaction ends.
+    return session.scalars(done.order_by(JobRow.id.desc()).limit(_FEW).with_for_update(read=True)).all()
 
 
 _FEW = 5
@@ -315,58 +249,6 @@ def measurement_row(job_id: str, position: int, role: str, method: str | None, r
         accuracy=row.accuracy.value if row.accuracy else None,
         row=row,
     )
-
-
-def requeue(session: Session, job: JobRow, *, values: dict[str, Any] | None = None) -> bool:
-    """Have a held job wait for a worker once more, in its old place. False: lost the race, or it is being cancelled."""
-    now = utc_now()
-    waiting = {
-        "queued_at": now,
-        "queue_until": now + timedelta(seconds=job.spec.limits.queue_s),
-    }
-    return move(session, job.id, JobState.QUEUED, attempt=job.attempt, values={**waiting, **(values or {})})
-
-
-def set_startable(session: Session, job_id: str) -> bool:
-    """All inputs of a queued job are there: it waits for a worker now. False: it did so already, or is not queued."""
-    query = update(JobRow).where(JobRow.id == job_id, JobRow.waiting_for == Waiting.INPUTS.value)
-    return _changed(session.execute(query.values(waiting_for=Waiting.WORKER)))
-
-
-def find_queue(session: Session, job_id: str) -> Queue | None:
-    """The queue of a job in any state."""
-    found = session.scalar(select(JobRow.queue).where(JobRow.id == job_id))
-    return Queue(found) if found else None
-
-
-def _move(session: Session, job_id: str, to: JobState, guard: ColumnElement[bool], values: dict[str, Any]) -> bool:
-    if to.is_final:
-        values = {"finished_at": utc_now(), **_ENDED, **values}
-    if to not in (JobState.RUNNING, JobState.CANCELLING):
-        values = {"lease_until": None, **values}
-    if to == JobState.QUEUED:
-        values = {"waiting_for": Waiting.WORKER, **values}
-    else:
-        values = {"waiting_for": None, "queue_until": None, "not_before": None, **values}
-    query = update(JobRow).where(JobRow.id == job_id, guard)
-    query = query.values(state=to, revision=JobRow.revision + 1, **values)
-    project = session.scalar(query.returning(JobRow.project))
-    if project is None:
-        return False
-    if to.is_final:
-        session.execute(delete(JobGraphRow).where(JobGraphRow.job_id == job_id))
-    add_event(session, job_id, "state", {"state": to})
-    announce_job(session, project, job_id, to)
-    return True
-
-
-# What a job goes on from is of no use once it is over; the blobs are collected.
-_ENDED = {"checkpoint_step": None, "checkpoint_sha256": None, "partial_step": None, "partial_sha256": None}
-
-
-def _of_attempt(job_id: str, attempt: int) -> Update:
-    held = (JobState.RUNNING, JobState.CANCELLING)
-    return update(JobRow).where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.state.in_(held))
 
 
 def _reads(input_id: str) -> ColumnElement[bool]:

@@ -52,22 +52,18 @@ def create_job(
 
 @router.post(
     "/preflight",
-    response_model=Preflight,
     responses=documented(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 def preflight_job(
     spec: Annotated[JobSpec, Body(openapi_examples={"prune, then quantize": {"value": JOB_SPEC}})],
-    once: RequestOnce,
-) -> Response:
+    context: RequestContext,
+) -> Preflight:
     """What the same body would do as a job, layer by layer. Nothing is queued and nothing is run.
 
     The model must be `ready`. What would be refused is refused here with the same problem.
     """
-
-    def effect(session: Session) -> Response:
-        return Response(service.preflight(session, spec).model_dump_json(), media_type="application/json")
-
-    return once(effect)
+    with context.read() as session:
+        return service.preflight(session, spec)
 
 
 @router.get("")

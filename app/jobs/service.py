@@ -26,6 +26,7 @@ from app.db.ingest import Brief, read_brief
 from app.errors import FieldError, Problem, not_found, unprocessable
 from app.identity import UNKNOWN, Origin
 from app.jobs import repository
+from app.jobs.queue import moves
 from app.jobs.queue.order import count_ahead
 from app.jobs.schemas import ArtifactSummary, JobLayers, JobProgress, JobSummary, JobView, Preflight, Reproduce
 from app.jobs.tables import JobRow
@@ -83,7 +84,7 @@ def message_for(job_id: str, queue: Queue) -> Message:
 def cancel(session: Session, job_id: str) -> None:
     """Stop a job: a queued one at once, a running one as soon as its worker's next heartbeat tells it."""
     row = find(session, job_id)
-    moved = repository.cancel_queued(session, job_id) or repository.move(
+    moved = moves.cancel_queued(session, job_id) or moves.move(
         session, job_id, JobState.CANCELLING, values={"cancelling_at": utc_now()}
     )
     session.refresh(row)

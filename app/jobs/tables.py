@@ -28,7 +28,8 @@ class JobRow(ProjectOwned, Base):
     """A job. `attempt` is the fencing token: every write of a worker names it, and `revision` counts the writes.
 
     While it is queued, `waiting_for` says for what, `rank` in which order within its project and `queue`, `queue_until`
-    how long at most, and `not_before` when a retry may begin. While it is held, `lease_until` says how long.
+    how long at most (`queue_s` from when it was queued), and `not_before` when a retry may begin. While it is held,
+    `lease_until` says how long.
     """
 
     __tablename__ = "jobs"
@@ -40,7 +41,7 @@ class JobRow(ProjectOwned, Base):
         *(
             _where_there(column)
             for column in (
-                "calibrate_id", "train_id", "evaluate_id", "queue_until", "lease_until",
+                "calibrate_id", "train_id", "evaluate_id", "queue_until", "not_before", "lease_until",
                 "checkpoint_sha256", "partial_sha256", "finished_at",
             )
         ),
@@ -67,6 +68,7 @@ class JobRow(ProjectOwned, Base):
     queue: Mapped[Queue] = mapped_column(String(8), default=Queue.CPU, server_default=Queue.CPU.value)
     waiting_for: Mapped[Waiting | None] = mapped_column(String(8))
     rank: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    queue_s: Mapped[float] = mapped_column(default=86400, server_default="86400")
     queue_until: Mapped[datetime | None] = mapped_column(UtcTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcTime)
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.db.base import utc_now
 from app.db.database import Database
-from app.db.patience import AWAY, PAUSE_S
+from app.db.patience import AWAY, PAUSE_S, REQUEST_PATIENCE_S
 from app.keys import repository
 from app.security.proof import Refusal, StoredKey, prove
 from app.security.token import digest, key_id_of
@@ -24,7 +24,6 @@ REMEMBERED_S = 1.0
 """How old the knowledge of a key may be: so long a revoked one may still open."""
 NOTED_EVERY = timedelta(minutes=1)
 """How often a key's last use is written down."""
-PATIENCE_S = 10.0
 
 _REMEMBERED_MOST = 10_000
 
@@ -104,7 +103,7 @@ class Keyring:
             _log.warning("last use of a key not noted", key_id=key_id, reason=str(error.__cause__ or error))
 
     async def _ask(self, query: Callable[[Connection], Answer]) -> Answer:
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + REQUEST_PATIENCE_S
         while True:
             try:
                 return await run_in_threadpool(self._read, query)

@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from app.context import RequestContext
+from app.db.patience import Ledger
 from app.errors import Problem
 from app.keys import repository
 from app.settings import Settings
@@ -45,8 +46,9 @@ def _look_for_room(request: Request, context: RequestContext) -> None:
     """Refuse a body for which there is no room before a byte of it is read. `require_room` has the last word."""
     allowed, declared = context.settings.quota_stored_bytes, request.headers.get("content-length", "")
     if allowed:
-        with context.read() as session:
-            _compare(session, allowed, max(int(declared or 0) - _FORM_BYTES, 0))
+        more_bytes = max(int(declared or 0) - _FORM_BYTES, 0)
+        own = context.principal.project
+        Ledger(context.database).read(lambda session: _compare(session, allowed, more_bytes), own)
 
 
 RoomForBody = Depends(_look_for_room)

@@ -67,21 +67,11 @@ def revoke_key(key_id: str, context: RequestContext) -> None:
 
 
 def _show_once(once: RequestOnce, make: Callable[[Session], Minted], status: HTTPStatus) -> Response:
-    # The secret comes in behind what is kept: an answer under an Idempotency-Key lies in the database as it is.
-    tokens: dict[str, str] = {}
+    shown: dict[str, str] = {}
 
     def effect(session: Session) -> Response:
-        row, token = make(session)
-        tokens[row.id] = token
-        return Response(
-            MintedKey.model_validate(row).model_dump_json(),
-            status,
-            {"Location": f"{PATH}/{row.id}"},
-            "application/json",
-        )
+        row, shown["key"] = make(session)
+        body = MintedKey.model_validate(row).model_dump_json()
+        return Response(body, status, {"Location": f"{PATH}/{row.id}"}, "application/json")
 
-    answer = once(effect)
-    view = MintedKey.model_validate_json(bytes(answer.body))
-    answer.body = answer.render(view.model_copy(update={"key": tokens.get(view.id)}).model_dump_json())
-    answer.headers["Content-Length"] = str(len(answer.body))
-    return answer
+    return once(effect, shown)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from app.context import Context
 from app.contracts.ids import ULID_PATTERN
+from app.db.patience import Ledger
 from app.storage import Blob
 from app.uploads import refusals, service
 from app.uploads.body import read_body
@@ -68,5 +69,5 @@ async def _keep(context: Context, row: UploadRow) -> Blob:
 
 
 def _find(context: Context, upload_id: str) -> UploadRow:
-    with context.read() as session:
-        return service.find_whole(session, upload_id)
+    own = context.principal.project
+    return Ledger(context.database).read(lambda session: service.find_whole(session, upload_id), own)

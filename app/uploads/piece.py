@@ -66,8 +66,8 @@ async def keep_whole(context: Context, upload_id: str) -> Blob:
 
 
 def _find(context: Context, upload_id: str) -> UploadRow:
-    with context.read() as session:
-        return service.find(session, upload_id)
+    own = context.principal.project
+    return Ledger(context.database).read(lambda session: service.find(session, upload_id), own)
 
 
 class Growing:

@@ -29,11 +29,13 @@ async def create_webhook(spec: WebhookSpec, context: RequestContext, once: Reque
     """Have events sent to a URL, signed as Standard Webhooks asks. `secret` verifies them; it is shown this once."""
     await service.require_target(spec.url, context.settings)
 
+    shown: dict[str, str] = {}
+
     def effect(session: Session) -> Response:
-        view = service.create(session, spec)
+        view, shown["secret"] = service.create(session, spec)
         return _send(view, HTTPStatus.CREATED, {"Location": f"{PATH}/{view.id}"})
 
-    return await once.run(effect)
+    return await once.run(effect, shown)
 
 
 @router.get("")
@@ -70,7 +72,13 @@ def enable_webhook(webhook_id: str, once: RequestOnce) -> Response:
 )
 def rotate_secret(webhook_id: str, once: RequestOnce) -> Response:
     """Replace the secret. For 24 hours events are signed with the old one as well, so that none is refused."""
-    return once(lambda session: _send(service.rotate_secret(session, webhook_id)))
+    shown: dict[str, str] = {}
+
+    def effect(session: Session) -> Response:
+        view, shown["secret"] = service.rotate_secret(session, webhook_id)
+        return _send(view)
+
+    return once(effect, shown)
 
 
 @router.post(

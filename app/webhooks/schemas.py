@@ -89,7 +89,9 @@ class WebhookWithSecret(WebhookView):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_WEBHOOK, "secret": "whsec_bm90IGEgc2VjcmV0"}]})
 
-    secret: str = Field(description="Verifies `webhook-signature` (Standard Webhooks)")
+    secret: str | None = Field(
+        description="Verifies `webhook-signature` (Standard Webhooks); null where the request was repeated"
+    )
 
 
 class DeliveryState(StrEnum):

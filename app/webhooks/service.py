@@ -46,8 +46,8 @@ async def require_target(url: str, settings: Settings) -> None:
         raise unprocessable("/url", failure.code, message) from None
 
 
-def create(session: Session, spec: WebhookSpec) -> WebhookWithSecret:
-    """A webhook of a URL that was checked. Raises TOO_MANY_WEBHOOKS (409)."""
+def create(session: Session, spec: WebhookSpec) -> tuple[WebhookWithSecret, str]:
+    """A webhook of a URL that was checked, and its secret. Raises TOO_MANY_WEBHOOKS (409)."""
     if repository.count(session) >= MAX_WEBHOOKS:
         detail = f"A project has at most {MAX_WEBHOOKS} webhooks. Delete one that is not needed."
         raise Problem(HTTPStatus.CONFLICT, "TOO_MANY_WEBHOOKS", detail)
@@ -64,8 +64,8 @@ def create(session: Session, spec: WebhookSpec) -> WebhookWithSecret:
     return with_secret(row)
 
 
-def rotate_secret(session: Session, webhook_id: str) -> WebhookWithSecret:
-    """Replace the secret. For a day what is sent has a signature by the old one, too."""
+def rotate_secret(session: Session, webhook_id: str) -> tuple[WebhookWithSecret, str]:
+    """Replace the secret; gives the new one, too. For a day what is sent has a signature by the old one, too."""
     row = find(session, webhook_id)
     row.previous_secret, row.secret, row.rotated_at = row.secret, _new_secret(), utc_now()
     record(session, Action.WEBHOOK_CHANGED, row.id)
@@ -113,9 +113,9 @@ def view(row: WebhookRow) -> WebhookView:
     return WebhookView.model_validate(_fields(row))
 
 
-def with_secret(row: WebhookRow) -> WebhookWithSecret:
-    """The same, with what is shown once."""
-    return WebhookWithSecret.model_validate({**_fields(row), "secret": row.secret})
+def with_secret(row: WebhookRow) -> tuple[WebhookWithSecret, str]:
+    """The same, and apart from it the secret, which only the first answer has."""
+    return WebhookWithSecret.model_validate({**_fields(row), "secret": None}), row.secret
 
 
 def view_delivery(session: Session, webhook_id: str, delivery_id: str) -> DeliveryView:

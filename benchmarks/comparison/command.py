@@ -6,9 +6,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from worker.engine.versions import versions
-
 from benchmarks.comparison.processes import REPOSITORY
+from worker.surroundings import versions
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:

@@ -20,18 +20,18 @@ QUICK_TO_NOTICE = {"SLIMLINE_HEARTBEAT_S": "0.5", "SLIMLINE_LEASE_S": "5", "SLIM
 class House:
     """The parts of one service. `environment` names the database, the broker and the storage that all of them use."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], workers: int = 1) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], workers: int = 1, host: str = HERE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.port = folder, free_port()
+        self.folder, self.host, self.port = folder, host, free_port()
         self.environment = {"SLIMLINE_DATA": str(folder / "data"), "OMP_NUM_THREADS": "1", **environment}
-        self.api = self.make("api", server_command(HERE, self.port))
+        self.api = self.make("api", server_command(host, self.port))
         self.beat = self.make("beat", beat_command())
         self.workers = [self.make_worker(f"worker-{number}") for number in range(workers)]
 
     @property
     def url(self) -> str:
         """Where the API answers."""
-        return f"http://{HERE}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def programs(self) -> list[Program]:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from worker.engine.versions import versions
 
 from benchmarks.comparison.environment import CACHE, installed_versions, python_of
 from benchmarks.comparison.goals import Goal
@@ -36,6 +35,7 @@ from benchmarks.quantization.report import Results, print_case, print_markdown, 
 from benchmarks.quantization.rows import Bench, Row, Scale, measure_case
 from benchmarks.quantization.running import Runner
 from benchmarks.quantization.tools import ELSEWHERE, PACKAGES, PEERS, Family, is_judged
+from worker.surroundings import versions
 
 _QUICK_EVALUATE, _QUICK_SECONDS, _SECONDS = 500, 0.5, 6.0
 

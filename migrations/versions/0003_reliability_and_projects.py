@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("key_id", sa.String(length=30), nullable=True),
         sa.Column("action", sa.String(length=64), nullable=False),
-        sa.Column("target", sa.String(length=64), nullable=True),
+        sa.Column("target", sa.String(length=128), nullable=True),
         sa.Column("request_id", sa.String(length=128), nullable=True),
         sa.Column("address", sa.String(length=64), nullable=True),
         sa.Column("details", sa.JSON(), nullable=False),
@@ -149,6 +149,9 @@ def upgrade() -> None:
         batch_op.create_index("ix_artifacts_project_id", ["project", "id"], unique=False)
 
     with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("handed_back", sa.Integer(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("lost", sa.Integer(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("not_before", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("project", sa.String(length=64), server_default="default", nullable=False))
         batch_op.create_index(
@@ -164,6 +167,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("queue", sa.String(length=8), server_default="cpu", nullable=False))
         batch_op.add_column(sa.Column("waiting_for", sa.String(length=8), nullable=True))
         batch_op.add_column(sa.Column("rank", sa.BigInteger(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("queue_s", sa.Double(), server_default="86400", nullable=False))
         batch_op.add_column(sa.Column("queue_until", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("not_before", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("lost", sa.Integer(), server_default="0", nullable=False))
@@ -207,6 +211,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_project_id", ["project", "id"], unique=False)
         batch_op.create_index("ix_jobs_project_state_id", ["project", "state", "id"], unique=False)
         batch_op.create_index(
+            "ix_jobs_not_before",
+            ["not_before"],
+            unique=False,
+            sqlite_where=sa.text("not_before IS NOT NULL"),
+            postgresql_where=sa.text("not_before IS NOT NULL"),
+        )
+        batch_op.create_index(
             "ix_jobs_queue_until",
             ["queue_until"],
             unique=False,
@@ -225,6 +236,9 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_job_graphs_sha256"), ["sha256"], unique=False)
 
     with op.batch_alter_table("models", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("handed_back", sa.Integer(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("lost", sa.Integer(), server_default="0", nullable=False))
+        batch_op.add_column(sa.Column("not_before", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("project", sa.String(length=64), server_default="default", nullable=False))
         batch_op.create_index(
@@ -268,6 +282,9 @@ def downgrade() -> None:
             postgresql_where=sa.text("deleted_at IS NOT NULL"),
         )
         batch_op.drop_column("project")
+        batch_op.drop_column("not_before")
+        batch_op.drop_column("lost")
+        batch_op.drop_column("handed_back")
         batch_op.drop_column("deleted_at")
 
     with op.batch_alter_table("jobs", schema=None, recreate="never") as batch_op:
@@ -275,6 +292,11 @@ def downgrade() -> None:
             "ix_jobs_waiting_for_queue_project_rank_id",
             sqlite_where=sa.text("waiting_for IS NOT NULL"),
             postgresql_where=sa.text("waiting_for IS NOT NULL"),
+        )
+        batch_op.drop_index(
+            "ix_jobs_not_before",
+            sqlite_where=sa.text("not_before IS NOT NULL"),
+            postgresql_where=sa.text("not_before IS NOT NULL"),
         )
         batch_op.drop_index(
             "ix_jobs_queue_until",
@@ -315,6 +337,7 @@ def downgrade() -> None:
         batch_op.drop_column("lost")
         batch_op.drop_column("not_before")
         batch_op.drop_column("queue_until")
+        batch_op.drop_column("queue_s")
         batch_op.drop_column("rank")
         batch_op.drop_column("waiting_for")
         batch_op.drop_column("queue")
@@ -330,6 +353,9 @@ def downgrade() -> None:
             postgresql_where=sa.text("deleted_at IS NOT NULL"),
         )
         batch_op.drop_column("project")
+        batch_op.drop_column("not_before")
+        batch_op.drop_column("lost")
+        batch_op.drop_column("handed_back")
         batch_op.drop_column("deleted_at")
 
     with op.batch_alter_table("artifacts", schema=None, recreate="never") as batch_op:

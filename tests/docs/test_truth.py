@@ -21,7 +21,7 @@ FOLDERS = "app|worker|tests|docs|migrations|benchmarks|docker"
 NOT_SETTINGS = {"SLIMLINE_URL", "SLIMLINE_API_KEY", "SLIMLINE_SHARED"}
 """Variables of the command and of the tests, not of the service."""
 NOT_CODES = re.compile(
-    r"SLIMLINE_|(LOCAL_)?(RANK|WORLD_SIZE)$|NCCL_|GLOO_|SC_|CUDA_VISIBLE|G?OMP_|ORT_|LC_ALL|LD_LIBRARY|MALLOC_|XDG_|SAME_(UPPER|LOWER)$"
+    r"SLIMLINE_|(LOCAL_)?(RANK|WORLD_SIZE)$|NCCL_|GLOO_|SC_|CUDA_VISIBLE|G?OMP_|ORT_|LC_ALL|LD_LIBRARY|MALLOC_|XDG_|OTEL_|SAME_(UPPER|LOWER)$"
 )
 STATUS_CODES = {"NOT_FOUND", "METHOD_NOT_ALLOWED"}
 """Problems made of an HTTP status alone; see `app.errors`."""

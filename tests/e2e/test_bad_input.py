@@ -307,8 +307,8 @@ REQUESTS: dict[str, tuple[str, dict[str, Any], int, str]] = {
 def test_bad_request(service: Any, case: tuple[str, dict[str, Any], int, str]) -> None:
     kind, body, status, code = case
     before = newest_rows(service)
-    headers = {"content-type": "application/json"} if kind == "jobs" else {}
-    document = check_document(service, httpx.post(f"{service.url}/v1/{kind}", **body, headers=headers), status, code)
+    headers = {"headers": {"content-type": "application/json"}} if kind == "jobs" else {}
+    document = check_document(service, httpx.post(f"{service.url}/v1/{kind}", **headers, **body), status, code)
     assert document["detail"]
     assert newest_rows(service) == before
 

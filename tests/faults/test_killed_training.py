@@ -87,7 +87,7 @@ def up(own_up: Any) -> Iterator[Any]:
 def send(up: Any, model: Path, data: Path) -> Send:
     """Submits a job; gives its id."""
     ids = {"model": up.upload("models", model), "data": {"train": up.upload("datasets", data)}}
-    return lambda recipe: str(up.post("/v1/jobs", {**ids, "recipe": recipe, "seed": 3})["id"])
+    return lambda recipe: str(up.post("/v1/jobs", {**ids, "recipe": recipe, "seed": 3, "reuse": False})["id"])
 
 
 def events(up: Any, job: str) -> list[dict[str, Any]]:

@@ -52,6 +52,10 @@ class Rows:
         assert claimed
         return claimed
 
+    def cancel(self, job: str) -> None:
+        with self.database.write() as session:
+            service.cancel(session, job)
+
     def find(self, job: str) -> JobRow:
         with self.database.read() as session:
             return session.get_one(JobRow, job)
@@ -106,20 +110,37 @@ LATE = {
 }
 
 
+def refuse_all(rows: Rows, job: str, late: JobAttempt) -> None:
+    before = rows.find(job).state, rows.find(job).revision, rows.events(job)
+    for name, write in LATE.items():
+        with pytest.raises(AttemptLostError):
+            write(late)
+        assert (rows.find(job).state, rows.find(job).revision, rows.events(job)) == before, name
+
+
+@pytest.mark.parametrize("name", ["a failure", "a cancel", "a release"])
+def test_an_end_that_is_told_twice_counts_once(rows: Rows, name: str) -> None:
+    """As after a commit whose outcome was in doubt."""
+    job = rows.submit()
+    attempt = rows.claim(job)
+    if name == "a cancel":
+        rows.cancel(job)
+    LATE[name](attempt)
+    before = rows.find(job).state, rows.find(job).revision
+    with pytest.raises(AttemptLostError):
+        LATE[name](attempt)
+    assert (rows.find(job).state, rows.find(job).revision) == before
+
+
 def test_whatever_a_late_attempt_writes_is_refused(rows: Rows) -> None:
     job = rows.submit()
     old = rows.claim(job)
     rows.lose_worker(job)
+    refuse_all(rows, job, old)  # while it waits for its next attempt
     new = rows.claim(job)
-    before = rows.find(job).revision, rows.events(job)
-    for write in LATE.values():
-        with pytest.raises(AttemptLostError):
-            write(old)
-    assert (rows.find(job).revision, rows.events(job)) == before
+    refuse_all(rows, job, old)
     new.succeed(finished(FILE.model_copy(update={"sha256": "4" * 64})))
-    for write in LATE.values():
-        with pytest.raises(AttemptLostError):
-            write(old)
+    refuse_all(rows, job, old)
     with rows.database.read() as session:
         assert [artifact.sha256 for artifact in artifacts.of_job(session, job)] == ["4" * 64]
     assert [seq for seq, _, _ in rows.events(job)] == list(range(1, len(rows.events(job)) + 1))
@@ -192,6 +213,7 @@ def test_a_job_queued_by_a_clock_that_was_ahead_is_sent_again(rows: Rows, broker
 def test_the_sweeper_notices_jumps_and_lets_corrections_pass() -> None:
     wall, passed = 1000.0, 50.0
     clock = WallClock(lambda: wall, lambda: passed)
+    assert clock.take_jump() == 0
     passed, wall = 60.0, 1010.5
     assert clock.take_jump() == 0
     passed, wall = 70.0, 1020.5 + HOUR_S

@@ -20,6 +20,7 @@ from app.db.base import utc_now
 from app.db.ids import new_id
 from app.db.migrate import upgrade
 from app.jobs import repository as jobs
+from app.jobs.queue import attempts, moves
 from app.jobs.tables import JobRow
 from app.models import service as models
 from app.settings import Settings
@@ -187,15 +188,15 @@ def test_a_finished_job_keeps_what_it_made_and_nothing_else(
     attempt = reporter.claim_job(job).claim.attempt
     checkpoint, partial, graph, made = (put(store, name) for name in (b"checkpoint", b"partial", b"graph", b"made"))
     with bench.database.write() as session:
-        jobs.save_checkpoint(session, job, attempt, 0, checkpoint.sha256)
-        jobs.save_partial_checkpoint(session, job, attempt, 1, partial.sha256)
+        attempts.save_checkpoint(session, job, attempt, 0, checkpoint.sha256)
+        attempts.save_partial_checkpoint(session, job, attempt, 1, partial.sha256)
         jobs.keep_graph(session, job, 0, graph.sha256)
         values = {"format": "onnx", "filename": "n.onnx", "sha256": made.sha256, "size_bytes": made.size_bytes}
         session.add(ArtifactRow(id=new_id("art"), job_id=job, **values))
     collector = make_collector()
     assert [collector.run() for _ in range(2)] == [NOTHING] * 2
     with bench.database.write() as session:
-        jobs.move(session, job, JobState.SUCCEEDED, attempt=attempt)
+        moves.move(session, job, JobState.SUCCEEDED, attempt=attempt)
     collector.run()
     assert collector.run().blobs == 3
     assert there(store, checkpoint, partial, graph, made) == [False, False, False, True]
@@ -206,7 +207,7 @@ def test_old_jobs_go_with_their_artifacts(bench: Any, settings: Settings, store:
     made = {job: put(store, job.encode()) for job in (old, new)}
     with bench.database.write() as session:
         for job, days in ((old, 8), (new, 6)):
-            jobs.move(session, job, JobState.CANCELLED)
+            moves.move(session, job, JobState.CANCELLED)
             ended = utc_now() - timedelta(days=days)
             session.execute(update(JobRow).where(JobRow.id == job).values(finished_at=ended))
             values = {"format": "onnx", "filename": "n.onnx", "sha256": made[job].sha256, "size_bytes": 30}

@@ -10,6 +10,7 @@ from app.contracts.events import Log
 from app.contracts.failure import FaultKind
 from app.contracts.states import IngestState, JobState
 from app.jobs import repository as jobs
+from app.jobs.queue import attempts, moves
 from worker import entries
 from worker.forkserver import ForkServer
 from worker.reporter import AttemptLostError, Reporter
@@ -153,7 +154,7 @@ def test_a_late_writer_loses(tasks: Tasks, reporter: Reporter, engine: Engine, b
     job = bench.submit()
     late = reporter.claim_job(job)
     with bench.database.write() as session:
-        jobs.move(session, job, JobState.QUEUED, attempt=1)
+        moves.move(session, job, JobState.QUEUED, attempt=1)
     engine("make_artifact")
     tasks.run_job(job)
     done = bench.find(job)
@@ -178,8 +179,8 @@ def test_a_worker_whose_row_was_taken_stops_and_writes_nothing(
     thread.start()
     until(lambda: bench.find(job).state == JobState.RUNNING)
     with bench.database.write() as session:
-        jobs.move(session, job, JobState.QUEUED, attempt=1)
-        jobs.claim(session, job, 60)
+        moves.move(session, job, JobState.QUEUED, attempt=1)
+        attempts.claim(session, job, 60)
     thread.join(10)
     assert not thread.is_alive()
     row = bench.find(job)

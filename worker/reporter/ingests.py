@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.contracts.facts import DatasetFacts, ModelFacts
-from app.contracts.failure import Failure, FaultKind
+from app.contracts.failure import Failure
 from app.contracts.preprocess import Preprocess
 from app.datasets.tables import DatasetRow
 from app.db import ingest
@@ -14,10 +14,13 @@ from app.models.tables import ModelRow
 from app.settings import Settings
 from worker.reporter.fencing import AttemptLedger, hold
 from worker.reporter.queued import settle_those_waiting
-from worker.reporter.retries import SHORTAGES
+from worker.reporter.retries import find_retry
 from worker.supervisor import Command
 
 Uploads = type[ModelRow] | type[DatasetRow]
+
+_WAITS_S = 24 * 3600.0
+"""How long an upload waits for storage that is away or full, from when it came."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,10 @@ class IngestAttempt:
 
         def change(session: Session) -> None:
             upload = self.upload
-            has_starts = upload.attempt < self._settings.max_attempts or failure.code in SHORTAGES
-            if failure.kind == FaultKind.TRANSIENT and has_starts:
-                hold(ingest.release(session, upload.table, upload.id, upload.attempt))
+            row = session.get(upload.table, upload.id)
+            values = find_retry(row, failure, self._settings.max_attempts, _WAITS_S) if row is not None else None
+            if values is not None:
+                hold(ingest.release(session, upload.table, upload.id, upload.attempt, values))
                 return
             hold(ingest.reject(session, upload.table, upload.id, upload.attempt, failure))
             settle_those_waiting(session, upload.id, self._settings.max_attempts)
@@ -77,4 +81,7 @@ class IngestAttempt:
     def release(self) -> None:
         """Hand the upload back because this worker stops."""
         upload = self.upload
-        self._ledger.write(lambda session: hold(ingest.release(session, upload.table, upload.id, upload.attempt)))
+        given_back = {"handed_back": upload.table.handed_back + 1}
+        self._ledger.write(
+            lambda session: hold(ingest.release(session, upload.table, upload.id, upload.attempt, given_back))
+        )

@@ -14,6 +14,7 @@ from app.contracts.references import find_teaching_steps
 from app.contracts.states import JobState
 from app.db.ids import new_id
 from app.jobs import repository as jobs
+from app.jobs.queue import attempts
 from app.jobs.tables import JobRow
 from app.settings import Settings
 from worker.reporter.claims import Claim
@@ -57,7 +58,7 @@ class JobAttempt:
     def renew(self) -> Command:
         """Keep the lease and hear what is wanted. The one method that another thread may call."""
         claim, lease_s = self.claim, self._settings.lease_s
-        match self._ledger.write(lambda session: jobs.renew(session, claim.id, claim.attempt, lease_s)):
+        match self._ledger.write(lambda session: attempts.renew(session, claim.id, claim.attempt, lease_s)):
             case None:
                 return Command.GIVE_UP
             case JobState.CANCELLING:
@@ -73,7 +74,7 @@ class JobAttempt:
 
         def change(session: Session) -> str | None:
             superseded = self._partial_sha256(session)
-            hold(jobs.save_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
+            hold(attempts.save_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
             if step in find_teaching_steps(self.claim.spec.recipe):
                 jobs.keep_graph(session, self.claim.id, step, sha256)
             return _unneeded(session, superseded)
@@ -96,7 +97,7 @@ class JobAttempt:
             superseded = self._partial_sha256(session)
             if superseded == sha256:
                 return None  # it got no further, so its attempts are not counted anew
-            hold(jobs.save_partial_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
+            hold(attempts.save_partial_checkpoint(session, self.claim.id, self.claim.attempt, step, sha256))
             return _unneeded(session, superseded)
 
         return self._ledger.write(change)
@@ -125,8 +126,8 @@ class JobAttempt:
 
         def change(session: Session) -> None:
             job = jobs.get(session, self.claim.id)
-            values = find_retry(job, failure, self._settings.max_attempts) if job is not None else None
-            if values is not None and self._requeue(session, values):
+            values = find_retry(job, failure, self._settings.max_attempts, job.queue_s) if job is not None else None
+            if values is not None and self._hand_back(session, values):
                 log_retry(session, self.claim.id, failure.message)
             else:
                 self._end(session, JobState.FAILED, {"failure": failure})
@@ -141,20 +142,19 @@ class JobAttempt:
         """Hand the job back because this worker stops: that does not count as an attempt."""
 
         def change(session: Session) -> None:
-            if not self._requeue(session, {"handed_back": JobRow.handed_back + 1}):
+            if not self._hand_back(session, {"handed_back": JobRow.handed_back + 1}):
                 self._end(session, JobState.CANCELLED, {})
 
         self._ledger.write(change)
 
-    def _requeue(self, session: Session, values: dict[str, Any]) -> bool:
-        """False when a cancel was asked for meanwhile."""
+    def _hand_back(self, session: Session, values: dict[str, Any]) -> bool:
+        """False when a cancel was asked for meanwhile, or the job is another attempt's."""
         self._write_progress(session)
-        job = jobs.get(session, self.claim.id)
-        return job is not None and job.attempt == self.claim.attempt and jobs.requeue(session, job, values=values)
+        return attempts.hand_back(session, self.claim.id, self.claim.attempt, values)
 
     def _end(self, session: Session, state: JobState, values: dict[str, Any]) -> None:
         self._write_progress(session)
-        hold(jobs.move(session, self.claim.id, state, attempt=self.claim.attempt, values=values))
+        hold(attempts.end(session, self.claim.id, self.claim.attempt, state, values))
 
     def _partial_sha256(self, session: Session) -> str | None:
         job = jobs.get(session, self.claim.id)
@@ -170,7 +170,7 @@ class JobAttempt:
     def _write_progress(self, session: Session) -> None:
         if self._progress is None:
             return
-        hold(jobs.set_progress(session, self.claim.id, self.claim.attempt, self._progress))
+        hold(attempts.set_progress(session, self.claim.id, self.claim.attempt, self._progress))
         self._write_event(session, self._progress)
 
     def _write_event(self, session: Session, event: Reported) -> None:
@@ -181,7 +181,7 @@ class JobAttempt:
         most = {Measured: math.inf, Trained: self._settings.events_per_job}.get(type(event), 0)
         if self._events_left + most > 0:
             data = event.model_dump(mode="json", exclude={"type"})
-            hold(jobs.record_event(session, self.claim.id, self.claim.attempt, event.type, data))
+            hold(attempts.record_event(session, self.claim.id, self.claim.attempt, event.type, data))
 
     def _written(self) -> None:
         self._progress = None

@@ -11,6 +11,7 @@ from app.datasets.tables import DatasetRow
 from app.db.database import send_after_commit
 from app.db.ingest import IngestRow
 from app.jobs import repository as jobs
+from app.jobs.queue import moves
 from app.jobs.service import message_for
 from app.jobs.tables import JobRow
 from app.models import repository as models
@@ -23,7 +24,7 @@ def queue_time_exceeded(job: JobRow) -> Failure:
     return Failure(
         kind=FaultKind.TRANSIENT,
         code="QUEUE_TIME_EXCEEDED",
-        message=f"no worker took the job within {job.spec.limits.queue_s:g} s",
+        message=f"no worker took the job within {job.queue_s:g} s",
         hint="submit it again, with a larger limits.queue_s; the operator can add workers",
     )
 
@@ -73,9 +74,9 @@ def _inputs_of(session: Session, job: JobRow) -> dict[str, IngestRow | None]:
 def send_or_fail(session: Session, job: JobRow, max_attempts: int) -> None:
     """Send a queued job to a worker if it can run now, fail it if it never can; else it waits on."""
     if failure := find_obstacle(session, job, max_attempts):
-        jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values={"failure": failure})
+        moves.move(session, job.id, JobState.FAILED, attempt=job.attempt, values={"failure": failure})
     elif is_ready(session, job):
-        jobs.set_startable(session, job.id)
+        moves.set_startable(session, job.id)
         send_after_commit(session, message_for(job.id, job.queue))
 
 

@@ -5,16 +5,19 @@ from typing import Any
 
 from app.contracts.failure import Failure, FaultKind
 from app.db.base import utc_now
+from app.db.ingest import IngestRow
 from app.jobs.tables import JobRow
+
+Tried = JobRow | IngestRow
 
 LOST_MOST = 10
 """Workers that may be lost with one job between two checkpoints. They may die of it, or only with it: that takes more
 patience than a crash of its own child."""
 
 
-def is_poison(job: JobRow, max_attempts: int) -> bool:
-    """Whether the job has been started often enough without getting further."""
-    return job.failed_starts >= max_attempts or job.lost >= LOST_MOST
+def is_poison(tried: Tried, max_attempts: int) -> bool:
+    """Whether it has been started often enough without getting further."""
+    return tried.failed_starts >= max_attempts or tried.lost >= LOST_MOST
 
 
 def starts_exhausted(starts: int) -> Failure:
@@ -27,18 +30,21 @@ def starts_exhausted(starts: int) -> Failure:
     )
 
 
-def find_retry(job: JobRow, failure: Failure, max_attempts: int) -> dict[str, Any] | None:
-    """The columns of a job that is tried once more after `failure`; None: that would not help, or it had its tries."""
+def find_retry(tried: Tried, failure: Failure, max_attempts: int, waits_s: float) -> dict[str, Any] | None:
+    """The columns of what is tried once more after `failure`; None: that would not help, or it had its tries.
+
+    For what the service is short of it waits `waits_s` from when it came.
+    """
     if failure.kind != FaultKind.TRANSIENT:
         return None
     if failure.code in SHORTAGES:
-        is_late = job.created_at + timedelta(seconds=job.spec.limits.queue_s) < utc_now()
-        pause_s = min(_PAUSE_MIN_S * 2 ** min(job.handed_back, 10), _PAUSE_MAX_S)
-        later = {"handed_back": job.handed_back + 1, "not_before": utc_now() + timedelta(seconds=pause_s)}
+        is_late = tried.created_at + timedelta(seconds=waits_s) < utc_now()
+        pause_s = min(_PAUSE_MIN_S * 2 ** min(tried.handed_back, 10), PAUSE_MAX_S)
+        later = {"handed_back": tried.handed_back + 1, "not_before": utc_now() + timedelta(seconds=pause_s)}
         return None if is_late else later
     if failure.code == WORKER_LOST:
-        return {"lost": job.lost + 1} if job.lost + 1 < LOST_MOST else None
-    return {} if job.failed_starts < max_attempts else None
+        return {"lost": tried.lost + 1} if tried.lost + 1 < LOST_MOST else None
+    return {} if tried.failed_starts < max_attempts else None
 
 
 WORKER_LOST = "WORKER_LOST"
@@ -46,4 +52,5 @@ WORKER_LOST = "WORKER_LOST"
 SHORTAGES = frozenset({"STORAGE_UNREACHABLE", "STORAGE_FULL", "WORKER_DISK_FULL"})
 """What the service is short of: jobs and uploads wait until that is over, and no start of them is counted."""
 
-_PAUSE_MIN_S, _PAUSE_MAX_S = 10.0, 300.0
+_PAUSE_MIN_S = 10.0
+PAUSE_MAX_S = 300.0

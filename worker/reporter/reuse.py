@@ -10,6 +10,7 @@ from app.artifacts import repository as artifacts
 from app.contracts.events import Log, Progress
 from app.contracts.states import JobState
 from app.jobs import repository as jobs
+from app.jobs.queue import attempts
 from app.jobs.tables import JobRow
 from worker.reporter.claims import Claim
 from worker.surroundings import processor, sees_gpu, versions
@@ -35,7 +36,7 @@ def answer_from_twin(session: Session, claim: Claim) -> bool:
     jobs.add_event(session, claim.id, log.type, log.model_dump(mode="json", exclude={"type"}))
     jobs.copy_measurements(session, twin.id, claim.id)
     artifacts.copy(session, twin.id, claim.id)
-    return jobs.move(session, claim.id, JobState.SUCCEEDED, attempt=claim.attempt, values=_result_of(twin))
+    return attempts.end(session, claim.id, claim.attempt, JobState.SUCCEEDED, _result_of(twin))
 
 
 def fingerprint(claim: Claim) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.contracts.messages import Message, Queue, TaskName
@@ -12,8 +13,7 @@ from app.datasets.tables import DatasetRow
 from app.db import ingest
 from app.db.base import utc_now
 from app.db.database import send_after_commit
-from app.jobs import repository as jobs
-from app.jobs.queue import waiting
+from app.jobs.queue import attempts, moves, waiting
 from app.jobs.service import message_for
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
@@ -21,7 +21,7 @@ from app.settings import Settings
 from worker.reporter.ingests import Uploads
 from worker.reporter.jobs import log_retry
 from worker.reporter.queued import queue_time_exceeded, send_or_fail, settle_those_waiting
-from worker.reporter.retries import LOST_MOST, is_poison, starts_exhausted
+from worker.reporter.retries import LOST_MOST, PAUSE_MAX_S, starts_exhausted
 
 _log = structlog.get_logger(__name__)
 
@@ -36,18 +36,19 @@ def sweep(session: Session, settings: Settings, drained: Collection[Queue], jump
     """
     if jump_s:
         _log.warning("the clock jumped", seconds=round(jump_s, 1))
-        waiting.shift_times(session, jump_s)
+        waiting.follow_jump(session, jump_s)
+    waiting.clamp_pauses(session, PAUSE_MAX_S)
     _settle_leases(session, settings.lease_s, jumped=jump_s != 0)
     for job in waiting.find_expired(session):
-        _take_back(session, job, settings)
+        _take_back(session, job)
     for job in waiting.find_overdue(session):
         values = {"failure": queue_time_exceeded(job)}
-        jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values=values)
+        moves.move(session, job.id, JobState.FAILED, attempt=job.attempt, values=values)
     waiting_since = utc_now() - timedelta(seconds=settings.sweep_s)
     for table in _CHECK:
         _sweep_uploads(session, table, settings)
     for job in waiting.find_settled(session, waiting_since):
-        send_or_fail(session, job, settings.max_attempts)
+        _settle(session, job, settings)
     for queue in drained:
         _send_again(session, queue, waiting_since)
 
@@ -69,15 +70,21 @@ def _send_again(session: Session, queue: Queue, waiting_since: datetime) -> None
             send_after_commit(session, message_for(job_id, queue))
 
 
-def _take_back(session: Session, job: JobRow, settings: Settings) -> None:
+def _settle(session: Session, job: JobRow, settings: Settings) -> None:
+    try:
+        send_or_fail(session, job, settings.max_attempts)
+    except ValidationError:
+        _log.exception("this version cannot read a job; another may", id=job.id)
+
+
+def _take_back(session: Session, job: JobRow) -> None:
     _log.warning("the lease of a job ran out", id=job.id, attempt=job.attempt, state=job.state)
-    job.lost += 1  # this attempt is over either way
     if job.state == JobState.CANCELLING:
-        jobs.move(session, job.id, JobState.CANCELLED, attempt=job.attempt)
-    elif is_poison(job, settings.max_attempts):
-        values = {"failure": starts_exhausted(job.failed_starts + job.lost)}
-        jobs.move(session, job.id, JobState.FAILED, attempt=job.attempt, values=values)
-    elif jobs.requeue(session, job):
+        attempts.end(session, job.id, job.attempt, JobState.CANCELLED, {})
+    elif job.lost + 1 >= LOST_MOST:
+        values = {"failure": starts_exhausted(job.failed_starts + job.lost), "lost": JobRow.lost + 1}
+        attempts.end(session, job.id, job.attempt, JobState.FAILED, values)
+    elif attempts.hand_back(session, job.id, job.attempt, {"lost": JobRow.lost + 1}, if_expired=True):
         log_retry(session, job.id, "its worker went away")
         send_after_commit(session, message_for(job.id, job.queue))
 
@@ -85,9 +92,9 @@ def _take_back(session: Session, job: JobRow, settings: Settings) -> None:
 def _sweep_uploads(session: Session, table: Uploads, settings: Settings) -> None:
     for row in ingest.find_abandoned(session, table):
         _log.warning("the lease of an upload's check ran out", id=row.id, attempt=row.attempt)
-        if row.attempt >= LOST_MOST:
-            ingest.reject(session, table, row.id, row.attempt, starts_exhausted(row.attempt))
+        if row.lost + 1 >= LOST_MOST:
+            ingest.reject(session, table, row.id, row.attempt, starts_exhausted(row.failed_starts + row.lost))
             settle_those_waiting(session, row.id, settings.max_attempts)
         else:
-            ingest.release(session, table, row.id, row.attempt)
+            ingest.release(session, table, row.id, row.attempt, {"lost": row.lost + 1})
             send_after_commit(session, Message(task=_CHECK[table], id=row.id, queue=Queue.INGEST))

@@ -13,6 +13,7 @@ from app.contracts.events import Trained
 from app.contracts.job_spec import JobSpec
 from app.contracts.states import JobState
 from app.jobs import repository
+from app.jobs.queue import attempts, moves
 
 CURVE = (
     Trained(step=1, epoch=0, updates=0, metric="top1", value=0.25),
@@ -39,11 +40,11 @@ def trained_job(context: Context, make_model: Callable[..., str]) -> str:
     spec = JobSpec.model_validate({"model": make_model(), "recipe": [{"method": "quantize.float16"}]})
     with context.database.write() as session:
         job = repository.insert_queued(session, spec).id
-        repository.claim(session, job, 60)
+        attempts.claim(session, job, 60)
         for point in CURVE:
             data = point.model_dump(mode="json", exclude={"type"})
-            assert repository.record_event(session, job, 1, point.type, data)
-        repository.move(session, job, JobState.SUCCEEDED, attempt=1)
+            assert attempts.record_event(session, job, 1, point.type, data)
+        moves.move(session, job, JobState.SUCCEEDED, attempt=1)
     return job
 
 

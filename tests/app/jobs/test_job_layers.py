@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.context import Context
 from app.contracts.events import LayerRecord, Repair
 from app.contracts.states import JobState
-from app.jobs import repository
+from app.jobs.queue import attempts, moves
 
 STATIC = {"method": "quantize.static", "samples": 32}
 
@@ -33,9 +33,9 @@ def submit(
 def end(context: Context, job_id: str, state: JobState, **values: Any) -> None:
     """Have the job claimed and brought to its end, as a worker would."""
     with context.database.write() as session:
-        row = repository.claim(session, job_id, 60)
+        row = attempts.claim(session, job_id, 60)
         assert row is not None
-        repository.move(session, job_id, state, attempt=row.attempt, values=values)
+        moves.move(session, job_id, state, attempt=row.attempt, values=values)
 
 
 def make_records(*shares: float) -> list[LayerRecord]:

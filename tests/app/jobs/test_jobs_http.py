@@ -13,6 +13,7 @@ from app.contracts.failure import Failure, FaultKind
 from app.contracts.measurement import Accuracy, Latency, Measurement
 from app.contracts.states import IngestState, JobState
 from app.jobs import repository
+from app.jobs.queue import attempts, moves
 
 PRUNE = {"method": "prune.magnitude", "amount": 0.5}
 UNKNOWN = "job_00000000000000000000000000"
@@ -40,13 +41,13 @@ def finish(context: Context, job_id: str) -> None:
     original = Measurement(size_bytes=100, parameters=10, nonzero=10, latency_ms=latency, accuracy=accuracy)
     final = original.model_copy(update={"size_bytes": 25, "latency_ms": latency.model_copy(update={"p50": 1.0})})
     with context.database.write() as session:
-        row = repository.claim(session, job_id, 60)
+        row = attempts.claim(session, job_id, 60)
         assert row is not None
         for position, (role, method, measured) in enumerate(
             [("original", None, original), ("step", "prune.magnitude", final), ("final", None, final)]
         ):
             repository.put_measurement(session, repository.measurement_row(job_id, position, role, method, measured))
-        repository.move(session, job_id, JobState.SUCCEEDED, attempt=row.attempt)
+        moves.move(session, job_id, JobState.SUCCEEDED, attempt=row.attempt)
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, object]:
@@ -203,7 +204,7 @@ def test_an_unchanged_job_is_304_until_it_changes(
     same = client.get(own, headers={"if-none-match": etag})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
     with context.database.write() as session:
-        repository.claim(session, own.rpartition("/")[2], 60)
+        attempts.claim(session, own.rpartition("/")[2], 60)
     changed = client.get(own, headers={"if-none-match": etag})
     assert (changed.status_code, changed.json()["state"]) == (200, "running")
     running = changed.headers["etag"]
@@ -230,7 +231,7 @@ def test_cancelling(post: Callable[..., httpx.Response], client: httpx.Client, c
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
     problem(client.post(f"{queued}/cancel"), 409, "JOB_FINISHED")
     with context.database.write() as session:
-        repository.claim(session, running.rpartition("/")[2], 60)
+        attempts.claim(session, running.rpartition("/")[2], 60)
     for _ in range(2):
         answer = client.post(f"{running}/cancel")
         assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
@@ -291,13 +292,13 @@ def test_a_stream_follows_a_running_job(
 
     def work() -> None:
         with context.database.write() as session:
-            repository.claim(session, job_id, 60)
+            attempts.claim(session, job_id, 60)
         for fraction in (0.1, 0.2, 0.3):
             event = Progress(fraction=fraction, step=1, steps=1, phase="compress")
             with context.database.write() as session:
-                repository.record_event(session, job_id, 1, "progress", event.model_dump(mode="json"))
+                attempts.record_event(session, job_id, 1, "progress", event.model_dump(mode="json"))
         with context.database.write() as session:
-            repository.move(session, job_id, JobState.FAILED, attempt=1)
+            moves.move(session, job_id, JobState.FAILED, attempt=1)
 
     timer = threading.Timer(0.2, work)
     timer.start()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from app.contracts.job_spec import JobSpec
 from app.contracts.messages import Queue
@@ -13,7 +13,7 @@ from app.db.base import utc_now
 from app.db.database import Database
 from app.db.ids import new_id
 from app.jobs import repository
-from app.jobs.queue import order, waiting
+from app.jobs.queue import attempts, order, waiting
 from app.jobs.tables import JobRow
 from app.keys.tables import ProjectRow
 from app.models.tables import ModelRow
@@ -58,7 +58,7 @@ def take(database: Database, queue: Queue = Queue.CPU) -> str | None:
         head = order.find_next(session, queue)
         if head is None:
             return None
-        assert repository.claim(session, head.job_id, LEASE_S)
+        assert attempts.claim(session, head.job_id, LEASE_S)
         order.note_served(session, head.project)
         return head.job_id
 
@@ -119,7 +119,7 @@ def test_a_job_that_comes_back_keeps_its_place(database: Database, make_job: Cal
     first, second = make_job(), make_job()
     assert take(database) == first
     with database.write() as session:
-        assert repository.requeue(session, session.get_one(JobRow, first))
+        assert attempts.hand_back(session, first, 1, {})
     assert [take(database), take(database)] == [first, second]
 
 
@@ -152,16 +152,54 @@ def make_unchecked(session: object) -> str:
     return repository.insert_queued(session, spec, Waiting.INPUTS).id
 
 
-@pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
-def test_a_jump_of_the_clock_moves_what_waits_along(
-    database: Database, make_job: Callable[..., str], jump_s: float
-) -> None:
-    job_id = make_job()
+def waits_s(database: Database, job_id: str) -> float:
+    """How long the job may wait from now, seconds."""
+    with database.read() as session:
+        return (session.get_one(JobRow, job_id).queue_until - utc_now()).total_seconds()
+
+
+def jump(database: Database, seconds: float) -> None:
     with database.write() as session:
-        before = session.get_one(JobRow, job_id).queue_until
-        waiting.shift_times(session, jump_s)
-        after = session.get_one(JobRow, job_id, populate_existing=True).queue_until
-    assert after - before == timedelta(seconds=jump_s)
+        waiting.follow_jump(session, seconds)
+
+
+def test_a_clock_that_jumps_ahead_ends_no_wait(database: Database, make_job: Callable[..., str]) -> None:
+    before, after = (make_job(limits={"queue_s": 60}) for _ in range(2))
+    set_times(database, before, queued_at=-86_400, queue_until=60 - 86_400)  # by the clock as it was
+    for _ in range(2):  # two sweepers notice it
+        jump(database, 86_400)
+        assert waits_s(database, before) == pytest.approx(60, abs=5)
+        assert waits_s(database, after) == pytest.approx(60, abs=5)
+
+
+def test_a_clock_that_jumps_back_makes_no_wait_longer(database: Database, make_job: Callable[..., str]) -> None:
+    before, after = (make_job(limits={"queue_s": 60}) for _ in range(2))
+    set_times(database, before, queued_at=86_400, queue_until=60 + 86_400)
+    jump(database, -86_400)
+    assert waits_s(database, before) == pytest.approx(60, abs=5)
+    assert waits_s(database, after) == pytest.approx(60, abs=5)
+
+
+def test_a_pause_from_a_clock_that_was_ahead_is_ended(database: Database, make_job: Callable[..., str]) -> None:
+    ahead, usual = make_job(priority=9), make_job(priority=9)
+    set_times(database, ahead, not_before=86_400)
+    set_times(database, usual, not_before=300)
+    with database.write() as session:
+        waiting.clamp_pauses(session, 300)
+    assert [take(database), take(database)] == [ahead, None]
+
+
+def test_a_job_that_only_a_newer_version_can_read_holds_up_no_other(
+    database: Database, make_job: Callable[..., str]
+) -> None:
+    strange, plain = make_job(priority=9), make_job()
+    with database.write() as session:
+        session.connection().execute(text("UPDATE jobs SET spec = :spec WHERE id = :id"), {"spec": "{}", "id": strange})
+        waiting.put_off(session, strange, 60)
+    assert [take(database), take(database)] == [plain, None]
+    set_times(database, strange, queue_until=-1)
+    with database.read() as session:
+        assert [row.id for row in waiting.find_overdue(session)] == [strange]
 
 
 def test_a_lease_from_a_clock_that_was_ahead_is_cut(database: Database, make_job: Callable[..., str]) -> None:

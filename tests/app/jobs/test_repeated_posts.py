@@ -41,7 +41,7 @@ def test_without_a_key_each_is_done(client: httpx.Client, spec: dict[str, Any]) 
     assert count_jobs(client) == 2
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"path": "/v1/jobs/preflight"}])
+@pytest.mark.parametrize("other", [{"seed": 1}, {"path": "/v1/jobs/job_none/retry"}])
 def test_the_same_key_for_another_request_is_refused(
     client: httpx.Client, spec: dict[str, Any], other: dict[str, Any]
 ) -> None:

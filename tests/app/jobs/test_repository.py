@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 from app.contracts.events import Progress
 from app.contracts.job_spec import JobSpec
 from app.contracts.measurement import Measurement
-from app.contracts.states import JobState
+from app.contracts.states import JobState, Waiting
 from app.db.database import Database
 from app.db.ids import new_id
 from app.jobs import repository
+from app.jobs.queue import attempts, moves
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 
@@ -31,20 +32,20 @@ def database(database_url: str) -> Iterator[Database]:
 def make_job(database: Database) -> Callable[..., str]:
     """Insert a queued job; returns its id."""
 
-    def make(**fields: object) -> str:
+    def make(waiting_for: Waiting = Waiting.WORKER, **fields: object) -> str:
         model_id = new_id("mdl")
         spec = JobSpec.model_validate({"model": model_id, "recipe": [{"method": "quantize.float16"}], **fields})
         with database.write() as session:
             session.add(ModelRow(id=model_id, name="n", filename="f", sha256="0", size_bytes=1))
             session.flush()
-            return repository.insert_queued(session, spec).id
+            return repository.insert_queued(session, spec, waiting_for).id
 
     return make
 
 
 def claim(database: Database, job_id: str) -> int | None:
     with database.write() as session:
-        row = repository.claim(session, job_id, LEASE_S)
+        row = attempts.claim(session, job_id, LEASE_S)
     return row.attempt if row else None
 
 
@@ -64,24 +65,24 @@ def test_a_late_writer_loses_every_write(database: Database, make_job: Callable[
     job_id = make_job()
     assert claim(database, job_id) == 1
     with database.write() as session:
-        assert repository.move(session, job_id, JobState.QUEUED, attempt=1)
+        assert moves.move(session, job_id, JobState.QUEUED, attempt=1)
     assert claim(database, job_id) == 2
     with database.write() as session:
-        assert repository.renew(session, job_id, 1, LEASE_S) is None
-        assert not repository.set_progress(session, job_id, 1, PROGRESS)
-        assert not repository.save_checkpoint(session, job_id, 1, 0, "0" * 64)
-        assert not repository.record_event(session, job_id, 1, "log", {})
-        assert not repository.move(session, job_id, JobState.SUCCEEDED, attempt=1)
-        assert repository.renew(session, job_id, 2, LEASE_S) == JobState.RUNNING
-        assert repository.move(session, job_id, JobState.SUCCEEDED, attempt=2)
-        assert repository.renew(session, job_id, 2, LEASE_S) is None
+        assert attempts.renew(session, job_id, 1, LEASE_S) is None
+        assert not attempts.set_progress(session, job_id, 1, PROGRESS)
+        assert not attempts.save_checkpoint(session, job_id, 1, 0, "0" * 64)
+        assert not attempts.record_event(session, job_id, 1, "log", {})
+        assert not moves.move(session, job_id, JobState.SUCCEEDED, attempt=1)
+        assert attempts.renew(session, job_id, 2, LEASE_S) == JobState.RUNNING
+        assert moves.move(session, job_id, JobState.SUCCEEDED, attempt=2)
+        assert attempts.renew(session, job_id, 2, LEASE_S) is None
 
 
 def test_a_final_job_never_moves_again(database: Database, make_job: Callable[..., str]) -> None:
     job_id = make_job()
     with database.write() as session:
-        assert repository.cancel_queued(session, job_id)
-        assert not any(repository.move(session, job_id, state) for state in JobState)
+        assert moves.cancel_queued(session, job_id)
+        assert not any(moves.move(session, job_id, state) for state in JobState)
         row = repository.get(session, job_id)
         assert row is not None
         session.refresh(row)
@@ -101,13 +102,13 @@ def test_every_write_changes_the_revision(database: Database, make_job: Callable
     claim(database, job_id)
     look()
     for write in (
-        lambda session: repository.set_progress(session, job_id, 1, PROGRESS),
-        lambda session: repository.record_event(session, job_id, 1, "log", {"message": "m"}),
+        lambda session: attempts.set_progress(session, job_id, 1, PROGRESS),
+        lambda session: attempts.record_event(session, job_id, 1, "log", {"message": "m"}),
         lambda session: repository.put_measurement(
             session,
             repository.measurement_row(job_id, 0, "original", None, Measurement(size_bytes=1, parameters=1, nonzero=1)),
         ),
-        lambda session: repository.move(session, job_id, JobState.FAILED, attempt=1),
+        lambda session: moves.move(session, job_id, JobState.FAILED, attempt=1),
     ):
         with database.write() as session:
             write(session)
@@ -121,7 +122,7 @@ def test_events_are_numbered_without_gaps_and_found_by_id(database: Database, ma
     claim(database, job_id)
     for number in range(5):
         with database.write() as session:
-            repository.record_event(session, job_id, 1, "log", {"message": str(number)})
+            attempts.record_event(session, job_id, 1, "log", {"message": str(number)})
     with database.read() as session:
         rows, has_more = repository.fetch_events(session, job_id, after_seq=0, limit=3)
         assert [row.seq for row in rows] == [1, 2, 3]
@@ -168,10 +169,10 @@ def test_attempts_are_counted_from_the_last_checkpoint(database: Database, make_
             counted.append(session.get_one(JobRow, job_id, populate_existing=True).failed_starts)
 
     def requeue(attempt: int, **values: object) -> Callable[[Session], bool]:
-        return lambda session: repository.move(session, job_id, JobState.QUEUED, attempt=attempt, values=values)
+        return lambda session: moves.move(session, job_id, JobState.QUEUED, attempt=attempt, values=values)
 
     def take(session: Session) -> object:
-        return repository.claim(session, job_id, LEASE_S)
+        return attempts.claim(session, job_id, LEASE_S)
 
     for change in (
         take,
@@ -179,10 +180,10 @@ def test_attempts_are_counted_from_the_last_checkpoint(database: Database, make_
         take,
         requeue(2),
         take,
-        lambda session: repository.save_partial_checkpoint(session, job_id, 3, 0, "0" * 64),
+        lambda session: attempts.save_partial_checkpoint(session, job_id, 3, 0, "0" * 64),
         requeue(3, handed_back=JobRow.handed_back + 1),
         take,
-        lambda session: repository.save_checkpoint(session, job_id, 4, 0, "1" * 64),
+        lambda session: attempts.save_checkpoint(session, job_id, 4, 0, "1" * 64),
         requeue(4),
         take,
     ):
@@ -194,10 +195,10 @@ def test_a_whole_checkpoint_replaces_the_partial_one(database: Database, make_jo
     job_id = make_job()
     claim(database, job_id)
     with database.write() as session:
-        assert repository.save_partial_checkpoint(session, job_id, 1, 0, "0" * 64)
+        assert attempts.save_partial_checkpoint(session, job_id, 1, 0, "0" * 64)
         assert repository.is_blob_needed(session, "0" * 64)
-        assert not repository.save_partial_checkpoint(session, job_id, 2, 0, "1" * 64)
-        assert repository.save_checkpoint(session, job_id, 1, 0, "2" * 64)
+        assert not attempts.save_partial_checkpoint(session, job_id, 2, 0, "1" * 64)
+        assert attempts.save_checkpoint(session, job_id, 1, 0, "2" * 64)
         assert not repository.is_blob_needed(session, "0" * 64)
         row = session.get_one(JobRow, job_id, populate_existing=True)
         assert (row.checkpoint_step, row.partial_step, row.partial_sha256) == (0, None, None)
@@ -207,9 +208,9 @@ def test_what_is_over_has_no_checkpoints(database: Database, make_job: Callable[
     job_id = make_job()
     claim(database, job_id)
     with database.write() as session:
-        assert repository.save_checkpoint(session, job_id, 1, 0, "0" * 64)
-        assert repository.save_partial_checkpoint(session, job_id, 1, 1, "1" * 64)
-        repository.move(session, job_id, JobState.FAILED, attempt=1)
+        assert attempts.save_checkpoint(session, job_id, 1, 0, "0" * 64)
+        assert attempts.save_partial_checkpoint(session, job_id, 1, 1, "1" * 64)
+        moves.move(session, job_id, JobState.FAILED, attempt=1)
         row = session.get_one(JobRow, job_id, populate_existing=True)
         assert (row.checkpoint_sha256, row.partial_sha256, row.lease_until) == (None, None, None)
 
@@ -218,7 +219,7 @@ def test_kept_graphs_and_other_models(database: Database, make_job: Callable[...
     teacher = new_id("mdl")
     with database.write() as session:
         session.add(ModelRow(id=teacher, name="n", filename="f", sha256="0", size_bytes=1))
-    job_id = make_job(recipe=[{"method": "train", "distill": {"teacher": teacher}}])
+    job_id = make_job(Waiting.INPUTS, recipe=[{"method": "train", "distill": {"teacher": teacher}}])
     make_job()
     with database.write() as session:
         assert [row.id for row in repository.find_queued_on(session, teacher)] == [job_id]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from app.context import Context
 from app.contracts.job_spec import JobSpec
 from app.jobs import repository
+from app.jobs.queue import moves
 from app.jobs.watch import JobWatch
 
 
@@ -42,7 +43,7 @@ def test_a_change_wakes_its_waiters_only(context: Context, make_model: Callable[
         ]
         await asyncio.sleep(0.1)
         with context.database.write() as session:
-            repository.cancel_queued(session, changing)
+            moves.cancel_queued(session, changing)
         await waiters[0]
         assert not waiters[1].done()
         waiters[1].cancel()

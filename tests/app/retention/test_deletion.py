@@ -17,8 +17,8 @@ from app.db import ingest
 from app.db.base import utc_now
 from app.db.ids import new_id
 from app.errors import Problem
-from app.jobs import repository
 from app.jobs import service as jobs
+from app.jobs.queue import attempts, moves
 from app.jobs.tables import JobRow
 from app.models import service as models
 from app.models.tables import ModelRow
@@ -139,9 +139,9 @@ def test_an_unfinished_job_stays(
     job = submit(make_model())
     with context.database.write() as session:
         if state != JobState.QUEUED:
-            repository.claim(session, job, 30)
+            attempts.claim(session, job, 30)
         if state == JobState.CANCELLING:
-            repository.move(session, job, JobState.CANCELLING)
+            moves.move(session, job, JobState.CANCELLING)
     refused = client.delete(f"/v1/jobs/{job}")
     assert codes(refused) == [(409, "JOB_UNFINISHED")]
     assert "ancel" in refused.json()["detail"]
@@ -169,8 +169,8 @@ def test_an_artifact_goes_and_its_job_says_so(
     job = submit(make_model())
     gone, kept = make_artifact(job), make_artifact(job)
     with context.database.write() as session:
-        repository.claim(session, job, 30)
-        repository.move(session, job, JobState.SUCCEEDED, values={"fingerprint": "f" * 64})
+        attempts.claim(session, job, 30)
+        moves.move(session, job, JobState.SUCCEEDED, values={"fingerprint": "f" * 64})
     before = client.get(f"/v1/jobs/{job}")
     assert client.delete(f"/v1/artifacts/{gone}").status_code == 204
     url = f"/v1/artifacts/{gone}"
