@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import Reject
+from celery.worker.request import Request
 
 from app import log
 from app.contracts.messages import TaskName
@@ -56,7 +57,7 @@ def make_app(settings: Settings) -> Celery:
         TaskName.INGEST_MODEL: tasks.ingest_model,
         TaskName.INGEST_DATASET: tasks.ingest_dataset,
     }.items():
-        celery.task(name=name.value)(_shell(run))
+        celery.task(name=name.value, Request=_Received)(_shell(run))
     for signal, action in (
         (signals.setup_logging, partial(log.configure, settings)),
         (signals.worker_init, hide_from_same_user),
@@ -67,6 +68,17 @@ def make_app(settings: Settings) -> Celery:
     ):
         signal.connect(_ignoring(action), weak=False)
     return celery
+
+
+class _Received(Request):  # type: ignore[misc]  # Celery has no types
+    """A message whose acknowledgement, when it fails, has the worker connect anew.
+
+    Celery would log that and go on with a message that counts as unacknowledged for ever. As no more than one may, the
+    worker would never take another.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **{**more, "connection_errors": ()})  # those it would only log
 
 
 def _shell(run: Callable[[str], None]) -> Callable[[str], None]:

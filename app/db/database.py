@@ -30,6 +30,15 @@ _NOTICE_A_DEAD_LINE = {
 }
 
 
+# Nor does the server miss a client whose machine is gone for two hours, and keeps for it what it had locked.
+_MISS_A_DEAD_CLIENT = """
+    SET tcp_keepalives_idle = 5;
+    SET tcp_keepalives_interval = 2;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = 10000
+"""
+
+
 class CommitUnknownError(Exception):
     """The line broke while a transaction was committed: what it did is there or is not."""
 
@@ -111,12 +120,19 @@ def send_after_commit(session: Session, message: Message) -> None:
 def make_engine(url: str) -> Engine:
     """An engine for SQLite or PostgreSQL. On SQLite a commit is durable only after `app.db.durability`."""
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True, connect_args=_NOTICE_A_DEAD_LINE)
+        engine = create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True, connect_args=_NOTICE_A_DEAD_LINE)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, pool_size=10, max_overflow=40, connect_args={"timeout": 30})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgresql(connection: Any, _record: ConnectionPoolEntry) -> None:
+    connection.execute(_MISS_A_DEAD_CLIENT)
+    connection.commit()  # or a rollback would undo it
 
 
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:

@@ -109,9 +109,10 @@ def _rows_of_machines(seen: Seen) -> dict[str, str]:
             f"taken over {each.taken_over_s:.1f} s after the cut, mended after {each.mended_s:.1f} s,"
             f" ended after {each.ended_s:.1f} s; {each.attempts} attempts, {each.repeated_steps} steps done again;"
             f" {each.late_writes} late writes, {len(each.let_through)} let through;"
-            f" the old worker did its next job {each.recovered_s:.1f} s after the mend"
+            f" the old worker's next job took {each.next_job_s:.1f} s"
         )
-    return rows
+    free = "not within a minute" if seen.lock_s is None else f"{seen.lock_s:.1f} s after its holder was cut off"
+    return rows | {"a locked row is free": free}
 
 
 def _table(scene: str, outcome: Outcome) -> str:

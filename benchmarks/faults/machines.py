@@ -30,7 +30,8 @@ class Round:
     """One cable pulled, and put back at `mended_at`: "takeover" or "end" of the job. Times count from the cut, seconds.
 
     `late_writes`: how many of the old worker's reached the database once another attempt had begun; `let_through`: of
-    these, what was written. `repeated_steps`: how many the new attempt did again. `recovered_s` counts from the mend.
+    these, what was written. `repeated_steps`: how many the new attempt did again. `next_job_s`: from sending
+    the next job, for the old worker alone, to its end.
     """
 
     mended_at: str
@@ -41,7 +42,7 @@ class Round:
     repeated_steps: int = 0
     late_writes: int = 0
     let_through: list[str] = field(default_factory=list)
-    recovered_s: float = 0
+    next_job_s: float = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -107,7 +108,7 @@ class _Pull:
         self._site, self._client = site, client
         self._seen = Round(mended_at)
         self._job = client.send(STEPS, mended_at)
-        self._began = self._mended = self._taken_over = 0.0
+        self._began = self._taken_over = 0.0
 
     def run(self, right: bytes) -> Round:
         """`right`: the artifact of the same job in calm."""
@@ -132,14 +133,15 @@ class _Pull:
 
     def _mend(self) -> None:
         self._site.network.mend(self._site.worker_a.name)
-        self._mended, self._seen.mended_s = time.monotonic(), self._passed()
+        self._seen.mended_s = self._passed()
 
     def _recover(self) -> None:
         """The old worker, alone now, does another job."""
         site = self._site
         site.worker_b.stop()
+        sent = time.monotonic()
         again = self._client.finish(self._client.send(1, f"again, {self._seen.mended_at}"), _SETTLE_S)
-        self._seen.recovered_s = time.monotonic() - self._mended
+        self._seen.next_job_s = time.monotonic() - sent
         self._expect(again["state"] == "succeeded" and again["attempt"] == 1, f"the next job {again['state']}")
         self._expect(not find_children(site.worker_a), "the old worker still computes")
         self._expect(_gave_up(site.worker_a, self._job), "the old worker's log does not say that it lost the job")

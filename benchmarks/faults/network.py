@@ -38,11 +38,11 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if f" {self._outside}@" in _ip("link"):  # first: it would vanish with its namespace, some time later
+            _ip("link", "delete", "dev", self._outside)
         for namespace in _ip("netns", "list").splitlines():
             if namespace.startswith(self._prefix):
                 _ip("netns", "delete", namespace.split()[0])
-        if f" {self._outside}@" in _ip("link"):
-            _ip("link", "delete", "dev", self._outside)
 
     def address(self, machine: str) -> str:
         """Where the machine is reached."""

@@ -1,6 +1,7 @@
 """The service with each part on a machine of its own: API and sweeper, two workers, PostgreSQL, Valkey, S3."""
 
 import os
+import random
 import re
 import sysconfig
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ MACHINES = ("api", "worker-a", "worker-b", "postgres", "valkey", "s3")
 HEARTBEAT_S, LEASE_S, SWEEP_S = 1.0, 4.0, 0.5
 """So short that PostgreSQL's client still sends what it could not deliver when the lease has run out."""
 _PASSWORD, _KEY, _SECRET = "valkey-password", "s3-key", "s3-secret"
-_S3_PORT = 8333
 
 
 @dataclass
@@ -72,11 +72,14 @@ def open_site(folder: Path) -> Iterator[Site]:
         valkey.command = [*valkey.command, "--requirepass", _PASSWORD]
         place(postgres, "postgres")
         place(valkey, "valkey")
-        place(_make_s3(folder / "s3", network.address("s3")), "s3").start()
+        # Its sockets in /tmp are named by port, and another site may be open beside this one.
+        s3_port = random.randrange(20_000, 50_000, 10)
+        place(_make_s3(folder / "s3", network.address("s3"), s3_port), "s3").start()
         postgres.open()
         valkey.open()
         broker_url = valkey.url.replace("redis://", f"redis://:{_PASSWORD}@")
-        house = House(folder, _settings(network, postgres.url, broker_url), workers=0, host=network.address("api"))
+        settings = _settings(postgres.url, broker_url, f"http://{network.address('s3')}:{s3_port}")
+        house = House(folder, settings, workers=0, host=network.address("api"))
         for program in house.programs:
             place(program, "api")
         workers = [
@@ -86,10 +89,11 @@ def open_site(folder: Path) -> Iterator[Site]:
         yield Site(network, house, postgres, broker_url, *workers)
 
 
-def _make_s3(folder: Path, address: str) -> Program:
-    """SeaweedFS. Buckets are made by the first write to them."""
+def _make_s3(folder: Path, address: str, port: int) -> Program:
+    """SeaweedFS, on `port` and the next three. Buckets are made by the first write to them."""
     folder.mkdir()
-    options = {"dir": folder, "ip": address, "ip.bind": address, "s3.port": _S3_PORT, "filer.localSocket": folder / "s"}
+    options = {"dir": folder, "ip": address, "ip.bind": address, "filer.localSocket": folder / "s"}
+    options |= {f"{part}.port": port + place for place, part in enumerate(("s3", "master", "volume", "filer"))}
     quiet = {"master.telemetry": "false", "master.volumeSizeLimitMB": 64, "volume.max": 16}
     command = [f"-{name}={value}" for name, value in {**options, **quiet}.items()]
     weed = str(Path(sysconfig.get_path("scripts")) / "weed")
@@ -97,12 +101,12 @@ def _make_s3(folder: Path, address: str) -> Program:
     return Program("s3", [weed, "server", "-s3", *command], folder.with_suffix(".log"), {**os.environ, **keys})
 
 
-def _settings(network: Network, database_url: str, broker_url: str) -> dict[str, str]:
+def _settings(database_url: str, broker_url: str, endpoint: str) -> dict[str, str]:
     chosen = {
         "DATABASE_URL": database_url,
         "BROKER_URL": broker_url,
         "STORAGE_URL": "s3://machines/blobs",
-        "STORAGE_ENDPOINT": f"http://{network.address('s3')}:{_S3_PORT}",
+        "STORAGE_ENDPOINT": endpoint,
         "STORAGE_ACCESS_KEY": _KEY,
         "STORAGE_SECRET_KEY": _SECRET,
         "HEARTBEAT_S": str(HEARTBEAT_S),

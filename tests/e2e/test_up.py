@@ -44,6 +44,7 @@ def test_taken_port_is_refused(service: Any, tmp_path: Path) -> None:
     assert "--port" in refused.stderr
 
 
+@pytest.mark.slow
 def test_stop_and_start_in_mid_job(own_up: Any, slow: Any) -> None:
     job = slow.send(own_up.start(), many_steps(8))
     own_up.until(job["id"], is_at_work)

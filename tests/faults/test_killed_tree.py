@@ -35,6 +35,7 @@ def measures(process: psutil.Process) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_while_it_measures(own_up: Any, make_jobs: Callable[[str], Any]) -> None:
     own_up.environment = QUICK_TO_NOTICE
     jobs = make_jobs(own_up.start().url)

@@ -99,6 +99,17 @@ def test_valkey_loses_everything(own_valkey: Valkey, jobs: Any, lose: Callable[[
         assert jobs.assert_done_once(job)["attempt"] == 1
 
 
+@pytest.mark.usefixtures("_all_is_well")
+def test_a_job_ends_while_valkey_is_away(own_valkey: Valkey, jobs: Any) -> None:
+    job = jobs.send(STEPS)
+    jobs.until_at_work(job)
+    own_valkey.kill()
+    jobs.assert_done_once(job)
+    time.sleep(AWAY_S)  # its message cannot be acknowledged
+    own_valkey.open()
+    jobs.assert_done_once(jobs.send())
+
+
 @contextmanager
 def a_busy_client(jobs: Any) -> Iterator[list[str]]:
     """Submits and reads without a pause, meanwhile; gives the ids of its jobs."""

@@ -101,7 +101,8 @@ class Hooks:
 
     def add(self, url: str) -> WebhookWithSecret:
         with self.database.write("default") as session:
-            return service.create(session, WebhookSpec(url=url))
+            view, secret = service.create(session, WebhookSpec(url=url))
+            return view.model_copy(update={"secret": secret})
 
     def ping(self, webhook: WebhookWithSecret) -> str:
         with self.database.write("default") as session:
