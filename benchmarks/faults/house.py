@@ -14,7 +14,13 @@ from app.up.parts import beat_command, server_command, worker_command
 from benchmarks.faults.backends import HERE, free_port
 from benchmarks.faults.program import Program, wait_until
 
-QUICK_TO_NOTICE = {"SLIMLINE_HEARTBEAT_S": "0.5", "SLIMLINE_LEASE_S": "5", "SLIMLINE_SWEEP_S": "1"}
+QUICK_TO_NOTICE = {
+    "SLIMLINE_HEARTBEAT_S": "0.5",
+    "SLIMLINE_LEASE_S": "5",
+    "SLIMLINE_SWEEP_S": "1",
+    "SLIMLINE_COLLECT_S": "3",
+    "SLIMLINE_COLLECT_AFTER_S": "30",
+}
 
 
 class House:

@@ -17,7 +17,7 @@ AMOUNTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 KILL_EVERY_S = (2.0, 4.0)
 AFTER_S = 900
 """How long what is left may take when the storm is over."""
-GRACE_S = 20
+GRACE_S = 45
 
 Kill = Callable[[random.Random], bool]
 """Kills something; False when there was nothing of its kind."""
@@ -88,7 +88,7 @@ def weather(plan: Plan, tell: Tell) -> Found:
         began = time.monotonic()
         ended = _wait_for_all(client, jobs, tell)
         found.end_s = time.monotonic() - began
-        time.sleep(GRACE_S)  # the sweep takes away what the killed left behind
+        time.sleep(GRACE_S)  # until the collector has taken away what the killed left behind
     _judge(client, ended, calm, found)
     _check_books(plan, len(jobs) + len(calm), found)
     found.troubles, found.requests = dict(client.troubles), client.requests

@@ -1,6 +1,7 @@
 """Fixtures of the server's tests: a real application on fresh SQLite, a folder of blobs and a real Valkey."""
 
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -21,7 +22,6 @@ from app.contracts.facts import DatasetFacts, ModelFacts
 from app.contracts.states import IngestState
 from app.datasets.tables import DatasetRow
 from app.db.ids import new_id
-from app.db.migrate import upgrade
 from app.keys import service as keys
 from app.keys.keyring import OPEN_FOR_S
 from app.keys.schemas import NewKey
@@ -30,10 +30,10 @@ from app.settings import Settings
 
 
 @pytest.fixture
-def settings(tmp_path: Path, broker_url: str) -> Settings:
+def settings(tmp_path: Path, broker_url: str, migrated_sqlite: Path) -> Settings:
     chosen = Settings(data=tmp_path / "data", broker_url=broker_url, max_upload_bytes=8 * 1024**2)
     chosen.data.mkdir()
-    upgrade(chosen.database)
+    shutil.copy(migrated_sqlite, chosen.data / "slimline.db")
     return chosen
 
 

@@ -49,6 +49,7 @@ def with_pictures(prepared: Path, shared: Path) -> Path:
     return prepared
 
 
+@pytest.mark.slow
 def test_the_smoke_runs_where_only_the_engines_packages_are(with_pictures: Path, tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     told = ["--cpu-smoke", "--prepared", str(with_pictures), "--json", str(found)]

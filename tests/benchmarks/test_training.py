@@ -147,6 +147,7 @@ def test_original_accuracy_is_the_known_one(shared: Path, tmp_path: Path) -> Non
     assert half_interval(right.astype(float)) == pytest.approx(2.15, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_run_on_little_data(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`document` is every page, `run_document` every page with commands in it."""
     for fixture, chosen in (("document", DOCUMENTS), ("run_document", [page for page in DOCUMENTS if page.is_run])):
         if fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, chosen, ids=lambda page: page.name)
+            marked = [pytest.param(page, marks=_marks(page) if fixture == "run_document" else ()) for page in chosen]
+            metafunc.parametrize(fixture, marked, ids=lambda page: page.name)
+
+
+FOR_BUILDERS = re.compile(r"add-a|change-the|find-the|see-what")
+"""How-tos whose commands take longer than the other pages' together; `make test-slow` runs them."""
+
+
+def _marks(page: Document) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.slow,) if FOR_BUILDERS.match(page.path.name) else ()
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_killed_api_comes_back_and_watchers_go_on(own_up: Any, slow: Any) -> None:
     job = slow.send(own_up.start(), many_steps(8))
     watcher = subprocess.Popen(
@@ -108,6 +109,7 @@ def test_killed_api_comes_back_and_watchers_go_on(own_up: Any, slow: Any) -> Non
     assert own_up.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills(own_up: Any) -> None:
     own_up.start()
     find_part(own_up, "cpu,cuda").suspend()  # a worker that will not stop when asked

@@ -24,6 +24,7 @@ def submit(service: Any, **spec: Any) -> str:
     return str(job["id"])
 
 
+@pytest.mark.slow
 def test_every_model(service: Any, shared: Path) -> None:
     """Each is let in and takes dynamic quantization; one with no layer for it is refused, and is pruned instead."""
     files = sorted((shared / "models").rglob("*.onnx"))
@@ -92,7 +93,7 @@ def measure(service: Any, model: Path, data: Path, preprocess: dict[str, Any] | 
 @pytest.mark.parametrize(
     ("model", "data", "preprocess", "published"),
     [
-        ("resnet20_cifar10_jpegtuned", "cifar10_jpeg_test.zip", CIFAR, 86.16),
+        pytest.param("resnet20_cifar10_jpegtuned", "cifar10_jpeg_test.zip", CIFAR, 86.16, marks=pytest.mark.slow),
         pytest.param("resnet56_cifar10", "cifar10_jpeg_test.zip", CIFAR, 83.20, marks=pytest.mark.slow),
         ("mnist_row_lstm", "mnist_test.npz", UNIT, 97.9),
         pytest.param("digits32_resnet18", "digits32_evaluate.npz", None, 95.55, marks=pytest.mark.slow),

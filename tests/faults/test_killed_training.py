@@ -164,6 +164,7 @@ def kill_tree(up: Any) -> None:
     up.start()
 
 
+@pytest.mark.slow
 def test_three_kills_in_one_job_change_no_byte(up: Any, send: Send) -> None:
     calm, job = up.finish(send(DISTILLED)), send(DISTILLED)
     assert calm["state"] == "succeeded", calm["failure"]
@@ -184,7 +185,6 @@ def test_three_kills_in_one_job_change_no_byte(up: Any, send: Send) -> None:
     assert_nothing_is_left(up, job)
 
 
-@pytest.mark.slow
 def test_a_kill_between_rounds_of_pruning_changes_no_byte(up: Any, send: Send) -> None:
     calm, job = up.finish(send(IN_ROUNDS)), send(IN_ROUNDS)
     assert calm["state"] == "succeeded", calm["failure"]

@@ -163,6 +163,7 @@ def test_a_job_whose_engine_finds_no_room_comes_again_later(disks: dict[str, Dis
     assert any("disk is full" in event["data"].get("message", "") for event in jobs.events(job))
 
 
+@pytest.mark.slow
 def test_the_database_has_no_room(disks: dict[str, Disk], jobs: Any, database: Path) -> None:
     job = jobs.send(STEPS)
     jobs.until_at_work(job)

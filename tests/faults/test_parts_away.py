@@ -146,6 +146,7 @@ def test_postgresql_is_started_again(own_postgres: Postgres, jobs: Any, how: sig
         jobs.assert_done_once(each)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_all_is_well")
 def test_the_bucket_is_away_for_a_while(s3_link: Link, jobs: Any, network: Path) -> None:
     job = jobs.send(STEPS)

@@ -124,6 +124,7 @@ def test_what_the_leader_tells_arrives(together: tuple[Outcome, list[Trained], l
     assert "2 processes times 12 at a time" in outcome.notes[0]
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_bytes(
     together: tuple[Outcome, list[Trained], list[float]], graph: Graph, dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from worker.webhooks.schedule import JITTER, WAITS_S, Outcome
 Until = Callable[[Callable[[], object]], None]
 DELIVERED = Outcome(204, None, 0.01)
 FAILED = Outcome(500, None, 0.01)
-on_one_database = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
+on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def test_a_rotated_secret_signs_for_a_day(hooks: Any, deliveries: Deliveries) -> None:

@@ -25,7 +25,7 @@ from worker.webhooks.schedule import JITTER, WAITS_S
 from worker.webhooks.sender import sending
 
 Until = Callable[[Callable[[], object]], None]
-on_one_database = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
+on_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For what is about requests, not about rows."""
 
 

@@ -100,6 +100,7 @@ def test_an_image_model(draft: Draft) -> None:
     prune_somehow(draft)
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, **COMMON)
 @given(draft=sequence_models())
 def test_a_sequence_model(draft: Draft) -> None:
