@@ -73,13 +73,14 @@ def fill(database: Database, jobs: int, waiting: int) -> None:
         template = repository.insert_queued(session, _spec(models[0]))
         columns = [column.key for column in JobRow.__mapper__.column_attrs]
         shared = {name: getattr(template, name) for name in columns}
+    specs = [_spec(model) for model in models]
     for start in range(0, jobs, _BATCH):
         rows = []
         for number in range(start, min(start + _BATCH, jobs)):
             state = (
                 JobState.RUNNING if number >= jobs - RUNNING else JobState.QUEUED if number >= oldest_waiting else None
             )
-            rows.append(_make_row(shared, models, number, state))
+            rows.append(_make_row(shared, specs, number, state))
         tags = [{"job_id": row["id"], "key": "team", "value": f"team-{number % 50}"} for number, row in enumerate(rows)]
         with database.write() as session:
             session.connection().execute(insert(JobRow), rows)
@@ -230,12 +231,13 @@ def _job_id(number: int) -> str:
 
 
 def _make_row(
-    shared: Mapping[str, object], models: list[str], number: int, state: JobState | None
+    shared: Mapping[str, object], specs: list[JobSpec], number: int, state: JobState | None
 ) -> dict[str, object]:
     """A job that is running or queued, or, with no state, over in one way or another."""
     project = number % PROJECTS
-    own = {**shared, "id": _job_id(number), "project": f"project-{project}", "model_id": models[project]}
-    own |= {"spec": _spec(models[project]), "rank": number}
+    spec = specs[project]
+    own = {**shared, "id": _job_id(number), "project": f"project-{project}", "model_id": spec.model, "spec": spec}
+    own["rank"] = number
     if state == JobState.QUEUED:
         return own
     own |= {"attempt": 1, "waiting_for": None, "queue_until": None}

@@ -82,6 +82,7 @@ def probe(machine: Any, check: list[str], port: int) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_job_runs_through_the_services_of_the_compose_file(
     configured: Any, make_machine: Any, postgres_url: str, s3_server: Any
 ) -> None:

@@ -57,6 +57,7 @@ def check_result(service: Any, job: Any, file: Path) -> None:
     assert len(content) == final["size_bytes"] == artifact["size_bytes"], file.name
 
 
+@pytest.mark.slow
 def test_every_dataset(service: Any, shared: Path) -> None:
     ids = {file: service.upload("datasets", file) for file in sorted((shared / "data").iterdir())}
     assert ids

@@ -185,6 +185,7 @@ def test_three_kills_in_one_job_change_no_byte(up: Any, send: Send) -> None:
     assert_nothing_is_left(up, job)
 
 
+@pytest.mark.slow
 def test_a_kill_between_rounds_of_pruning_changes_no_byte(up: Any, send: Send) -> None:
     calm, job = up.finish(send(IN_ROUNDS)), send(IN_ROUNDS)
     assert calm["state"] == "succeeded", calm["failure"]

@@ -59,6 +59,7 @@ def test_half_of_the_weights_of_a_keyword_spotter(shared: Path, tmp_path: Path) 
     assert result.comparison.ratios.size_zstd is None or result.comparison.ratios.size_zstd < 0.7
 
 
+@pytest.mark.slow
 def test_calibration_memory_does_not_grow_with_the_samples(
     shared: Path, tmp_path: Path, peak_of: Callable[[str], int]
 ) -> None:

@@ -67,6 +67,7 @@ def write_model(path: Path, layers: int) -> int:
     return layers * LAYER_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "is_whole", "most"),
     [

@@ -171,6 +171,7 @@ def assert_same(one: Outcome, other: Outcome) -> None:
     assert told[0] == told[1]
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_is_the_error_of_all(graph: Graph, tmp_path: Path) -> None:
     """Labels of a single sample are out of range, so that one process alone meets it in its batch."""
     path = write_dataset(tmp_path / "bad.npz")
@@ -267,6 +268,7 @@ def command(graph: Graph, dataset: Dataset, steps: int, folder: Path) -> list[st
     return [sys.executable, "-c", _TRAINS, str(folder / "graph.onnx"), str(dataset.path), str(steps)]
 
 
+@pytest.mark.slow
 def test_they_need_no_network_and_end_with_the_process_that_started_them(
     graph: Graph, dataset: Dataset, tmp_path: Path
 ) -> None:

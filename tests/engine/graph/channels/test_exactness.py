@@ -27,6 +27,7 @@ def shared_graphs(request: pytest.FixtureRequest, shared: Path) -> Iterator[tupl
     return ((path.stem, ingest_model(path)[0]) for path in sorted((shared / request.param).glob("*.onnx")))
 
 
+@pytest.mark.slow
 def test_shared_models(shared_graphs: Iterator[tuple[str, Graph]]) -> None:
     for name, graph in shared_graphs:
         expect_exact(name, graph)
