@@ -316,3 +316,11 @@ def own_up(tmp_path: Path) -> Iterator[Up]:
     if up.process and up.process.poll() is None:
         up.process.kill()
         up.process.communicate()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two SeaweedFS at once get into each other's way, so those who need one run in one process."""
+    for item in items:
+        if "s3_server" in getattr(item, "fixturenames", ()) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("s3"))

@@ -18,7 +18,7 @@ from benchmarks.faults.house import QUICK_TO_NOTICE, House, find_children
 from benchmarks.faults.link import Link
 from benchmarks.faults.program import Program, wait_until
 
-pytestmark = pytest.mark.xdist_group("faults-house")
+pytestmark = pytest.mark.xdist_group("s3")
 
 AWAY_S = 3.0
 STEPS, LONG = 6, 32
