@@ -13,13 +13,13 @@ from app.datasets import routes as datasets
 from app.errors import install_handlers
 from app.health import routes as health
 from app.http import BodyLimit, RequestScope
+from app.http.patience import Patience
 from app.jobs import routes as jobs
 from app.keys import routes as keys
 from app.log import configure
 from app.methods import routes as methods
 from app.models import routes as models
 from app.openapi import describe
-from app.patience import Patience
 from app.problems import routes as problems
 from app.security.gate import Gate
 from app.security.rules import Rules

@@ -12,8 +12,8 @@ from app.datasets.schemas import DatasetFields, DatasetQuery, DatasetView
 from app.db.page import Page
 from app.errors import documented
 from app.idempotency.once import UploadOnce
-from app.keys.quotas import RoomForBody, require_room
 from app.preconditions import matches
+from app.quotas.service import RoomForBody, require_room
 from app.uploads import UPLOAD_PROBLEMS
 from app.uploads.arrival import accept_upload
 from app.uploads.openapi import describe_upload

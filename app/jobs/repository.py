@@ -1,4 +1,4 @@
-"""Queries on jobs. Every change of state is a guarded UPDATE that may lose; nothing here commits or decides."""
+"""Queries on jobs: rows, lists, events, measured rows. Moves from state to state are `app.jobs.queue.moves`."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,7 +12,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
     update,
@@ -24,7 +23,6 @@ from app.contracts.measurement import Measurement
 from app.contracts.messages import Queue
 from app.contracts.references import find_other_models
 from app.contracts.states import JobState, Waiting
-from app.datasets.tables import DatasetRow
 from app.db.base import utc_now
 from app.db.clock import SWEPT_MOST
 from app.db.ids import new_id
@@ -143,12 +141,6 @@ def lose_artifact(session: Session, job_id: str) -> None:
     """An artifact of the job is about to be deleted: the job looks different then, and can answer no other."""
     changed = {"revision": JobRow.revision + 1, "fingerprint": None}
     session.execute(update(JobRow).where(JobRow.id == job_id).values(**changed))
-
-
-def is_blob_needed(session: Session, sha256: str) -> bool:
-    """Whether a job, or a dataset that happens to be the same, has its content in this blob."""
-    owners = (JobRow.partial_sha256 == sha256, DatasetRow.sha256 == sha256)
-    return any(session.scalar(select(literal(1)).where(owner).limit(1)) for owner in owners)
 
 
 def keep_graph(session: Session, job_id: str, step: int, sha256: str) -> None:

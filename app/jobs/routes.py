@@ -21,8 +21,8 @@ from app.jobs import comparison_table, repository, service
 from app.jobs.repository import JobQuery
 from app.jobs.schemas import JobEvent, JobLayers, JobSummary, JobView, Preflight
 from app.jobs.stream import show, stream
-from app.keys.quotas import require_job_slot
 from app.preconditions import matches, preferred_wait
+from app.quotas.service import require_job_slot
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -12,10 +12,10 @@ from app.context import Context, RequestContext
 from app.db.page import Page
 from app.errors import documented
 from app.idempotency.once import UploadOnce
-from app.keys.quotas import RoomForBody, require_room
 from app.models import repository, service
 from app.models.schemas import ModelFields, ModelLayers, ModelQuery, ModelView
 from app.preconditions import matches
+from app.quotas.service import RoomForBody, require_room
 from app.uploads import UPLOAD_PROBLEMS
 from app.uploads.arrival import accept_upload
 from app.uploads.openapi import describe_upload

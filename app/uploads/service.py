@@ -12,7 +12,7 @@ from app.context import Context
 from app.db.base import utc_now
 from app.db.ids import new_id
 from app.errors import Problem, unprocessable
-from app.keys.quotas import require_room
+from app.quotas.service import require_room
 from app.settings import Settings
 from app.uploads import repository
 from app.uploads.tables import UploadRow

@@ -16,7 +16,7 @@ from benchmarks.faults.house import find_children
 from benchmarks.faults.lock import measure_lock
 from benchmarks.faults.program import Program, wait_until
 from benchmarks.faults.site import Site, open_site
-from benchmarks.faults.workload import make_slow_network
+from benchmarks.faults.workload import make_network
 
 STEPS = 16
 _CUT_AT_STEP = 3
@@ -199,7 +199,7 @@ def part_machines(folder: Path, tell: Callable[[str], None]) -> Seen:
     """
     with open_site(folder) as site:
         site.start_worker(site.worker_a)
-        client = _Client(site.house.url, make_slow_network(folder / "slow.onnx"))
+        client = _Client(site.house.url, make_network(folder / "slow.onnx", width=96, side=64, layers=6))
         began = time.monotonic()
         calm = client.finish(client.send(STEPS, "calm"), _FINISH_S)
         seen = Seen(time.monotonic() - began)

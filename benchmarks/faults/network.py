@@ -8,6 +8,7 @@ import pwd
 import random
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Self
 
 from benchmarks.faults.program import Program
@@ -17,6 +18,10 @@ _SWITCH, _SIDE = "switch", "eth0"
 
 class NoNetworkError(RuntimeError):
     """Namespaces cannot be made or joined here; the message says why."""
+
+
+class _IpError(RuntimeError):
+    """`ip` is absent or did not do as it was told."""
 
 
 class Network:
@@ -32,9 +37,10 @@ class Network:
         """Raises NoNetworkError."""
         try:
             self._build()
-        except NoNetworkError:
-            self.__exit__()
-            raise
+        except _IpError as error:
+            with suppress(_IpError):
+                self.__exit__()
+            raise NoNetworkError(str(error)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,7 +102,7 @@ def _ip(*words: str) -> str:
     try:
         done = subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
-        raise NoNetworkError("there is no `ip` here (iproute2)") from error
+        raise _IpError("there is no `ip` here (iproute2)") from error
     except subprocess.CalledProcessError as error:
-        raise NoNetworkError(f"`ip {' '.join(words)}`: {error.stderr.strip()}") from error
+        raise _IpError(f"`ip {' '.join(words)}`: {error.stderr.strip()}") from error
     return done.stdout

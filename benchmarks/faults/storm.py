@@ -5,7 +5,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,23 +96,22 @@ def weather(plan: Plan, tell: Tell) -> Found:
     return found
 
 
-class _tended:  # noqa: N801 - a context manager, named as one
+@contextmanager
+def _tended(tend: Callable[[], None]) -> Iterator[None]:
     """Calls `tend` every tenth of a second from a thread of its own."""
+    over = threading.Event()
 
-    def __init__(self, tend: Callable[[], None]) -> None:
-        self._tend, self._over = tend, threading.Event()
-        self._thread = threading.Thread(target=self._run)
+    def run() -> None:
+        while not over.wait(0.1):
+            tend()
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(0.1):
-            self._tend()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _submit(client: StubbornClient, model: str, amount: float, seed: int, name: str) -> str:

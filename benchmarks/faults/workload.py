@@ -1,4 +1,4 @@
-"""A network with random weights that is slow for its size, so that each step of a job on it takes a second or two."""
+"""Networks to break things with: made here, with random weights, as slow as they need to be."""
 
 from pathlib import Path
 
@@ -6,22 +6,26 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-_SIDE, _CHANNELS, _LAYERS = 64, 96, 6
 
-
-def make_slow_network(file: Path) -> Path:
-    """Writes a chain of convolutions; gives `file`."""
+def make_network(file: Path, width: int, side: int, layers: int = 2, classes: int = 5) -> Path:
+    """Writes a classifier of RGB images, `side` pixels high and wide: `layers` convolutions of `width` channels."""
     rng = np.random.default_rng(0)
-    nodes, weights, last = [], [], "x"
-    for layer in range(_LAYERS):
-        incoming = _CHANNELS if layer else 3
-        values = rng.standard_normal((_CHANNELS, incoming, 3, 3)) / np.sqrt(9 * incoming / 2)
-        weights.append(numpy_helper.from_array(values.astype("f4"), f"conv{layer}.weight"))
-        nodes.append(helper.make_node("Conv", [last, weights[-1].name], [f"c{layer}"], f"conv{layer}", pads=[1] * 4))
+    shapes = {f"conv{layer}.w": (width, width if layer > 1 else 3, 3, 3) for layer in range(1, layers + 1)}
+    weights = [
+        numpy_helper.from_array((rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]) / 2)).astype("f4"), name)
+        for name, shape in {**shapes, "head.w": (classes, width)}.items()
+    ]
+    nodes, last = [], "x"
+    for layer in range(1, layers + 1):
+        nodes.append(helper.make_node("Conv", [last, f"conv{layer}.w"], [f"c{layer}"], f"conv{layer}", pads=[1] * 4))
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [last := f"r{layer}"], f"relu{layer}"))
-    nodes.append(helper.make_node("GlobalAveragePool", [last], ["y"], "pool"))
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, _SIDE, _SIDE])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", _CHANNELS, 1, 1])]
-    graph = helper.make_graph(nodes, "slow", inputs, outputs, weights)
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "head.w"], ["y"], "head", transB=1),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, side, side])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", classes])]
+    graph = helper.make_graph(nodes, file.stem, inputs, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
     return file

@@ -7,44 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.faults.backends import Postgres, Valkey
 from benchmarks.faults.client import StubbornClient
+from benchmarks.faults.workload import make_network
 
-WIDTH, SIDE, CLASSES = 64, 12, 5
 Recipe = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two convolutions and a classifier with random weights."""
-    rng = np.random.default_rng(0)
-    shapes = {"conv1.w": (WIDTH, 3, 3, 3), "conv2.w": (WIDTH, WIDTH, 3, 3), "head.w": (CLASSES, WIDTH)}
-    weights = [
-        numpy_helper.from_array((rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype("f4"), name)
-        for name, shape in shapes.items()
-    ]
-    nodes = [
-        helper.make_node("Conv", ["x", "conv1.w"], ["a"], "conv1", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["b"], "relu1"),
-        helper.make_node("Conv", ["b", "conv2.w"], ["c"], "conv2", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["d"], "relu2"),
-        helper.make_node("GlobalAveragePool", ["d"], ["e"], "pool"),
-        helper.make_node("Flatten", ["e"], ["f"], "flatten"),
-        helper.make_node("Gemm", ["f", "head.w"], ["y"], "head", transB=1),
-    ]
-    ends = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE]),
-        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES]),
-    ]
-    file = tmp_path_factory.mktemp("network") / "tiny.onnx"
-    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
-    return file
+    return make_network(tmp_path_factory.mktemp("network") / "tiny.onnx", width=64, side=12, classes=5)
 
 
 @pytest.fixture(scope="session")

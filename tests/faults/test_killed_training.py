@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.faults.workload import make_network
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
 EPOCHS = 8
-SIDE, WIDTH, CLASSES, SAMPLES = 16, 24, 4, 480
+SIDE, CLASSES, SAMPLES = 16, 4, 480
 QUICK_TO_NOTICE = {"SLIMLINE_HEARTBEAT_S": "0.2", "SLIMLINE_LEASE_S": "2", "SLIMLINE_SWEEP_S": "0.3"}
 PATIENCE_S = 60
 AUGMENTED = {"batch_size": 16, "augment": {"flip": True, "crop": 2}}
@@ -39,29 +39,7 @@ Send = Callable[[list[dict[str, Any]]], str]
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Two convolutions and a classifier with random weights."""
-    rng = np.random.default_rng(0)
-    shapes = {"conv1.w": (WIDTH, 3, 3, 3), "conv2.w": (WIDTH, WIDTH, 3, 3), "head.w": (CLASSES, WIDTH)}
-    weights = [
-        numpy_helper.from_array((rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype("f4"), name)
-        for name, shape in shapes.items()
-    ]
-    nodes = [
-        helper.make_node("Conv", ["x", "conv1.w"], ["a"], "conv1", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["b"], "relu1"),
-        helper.make_node("Conv", ["b", "conv2.w"], ["c"], "conv2", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["d"], "relu2"),
-        helper.make_node("GlobalAveragePool", ["d"], ["e"], "pool"),
-        helper.make_node("Flatten", ["e"], ["f"], "flatten"),
-        helper.make_node("Gemm", ["f", "head.w"], ["y"], "head", transB=1),
-    ]
-    ends = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE]),
-        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", CLASSES]),
-    ]
-    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], weights)
-    file = tmp_path / "tiny.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
-    return file
+    return make_network(tmp_path / "tiny.onnx", width=24, side=SIDE, classes=CLASSES)
 
 
 @pytest.fixture

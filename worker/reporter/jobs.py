@@ -16,6 +16,7 @@ from app.db.ids import new_id
 from app.jobs import repository as jobs
 from app.jobs.queue import attempts
 from app.jobs.tables import JobRow
+from app.retention.repository import find_referenced
 from app.settings import Settings
 from worker.reporter.claims import Claim
 from worker.reporter.fencing import AttemptLedger, hold
@@ -199,7 +200,7 @@ class JobAttempt:
 
 
 def _unneeded(session: Session, sha256: str | None) -> str | None:
-    return None if sha256 is None or jobs.is_blob_needed(session, sha256) else sha256
+    return None if sha256 is None or find_referenced(session, [sha256]) else sha256
 
 
 def log_retry(session: Session, job_id: str, reason: str) -> None:

@@ -14,6 +14,14 @@ LOST_MOST = 10
 """Workers that may be lost with one job between two checkpoints. They may die of it, or only with it: that takes more
 patience than a crash of its own child."""
 
+WORKER_LOST = "WORKER_LOST"
+
+SHORTAGES = frozenset({"STORAGE_UNREACHABLE", "STORAGE_FULL", "WORKER_DISK_FULL"})
+"""What the service is short of: jobs and uploads wait until that is over, and no start of them is counted."""
+
+_PAUSE_MIN_S = 10.0
+PAUSE_MAX_S = 300.0
+
 
 def is_poison(tried: Tried, max_attempts: int) -> bool:
     """Whether it has been started often enough without getting further."""
@@ -45,12 +53,3 @@ def find_retry(tried: Tried, failure: Failure, max_attempts: int, waits_s: float
     if failure.code == WORKER_LOST:
         return {"lost": tried.lost + 1} if tried.lost + 1 < LOST_MOST else None
     return {} if tried.failed_starts < max_attempts else None
-
-
-WORKER_LOST = "WORKER_LOST"
-
-SHORTAGES = frozenset({"STORAGE_UNREACHABLE", "STORAGE_FULL", "WORKER_DISK_FULL"})
-"""What the service is short of: jobs and uploads wait until that is over, and no start of them is counted."""
-
-_PAUSE_MIN_S = 10.0
-PAUSE_MAX_S = 300.0

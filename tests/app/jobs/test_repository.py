@@ -16,6 +16,7 @@ from app.jobs import repository
 from app.jobs.queue import attempts, moves
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
+from app.retention.repository import find_referenced
 
 LEASE_S = 60.0
 PROGRESS = Progress(fraction=0.5, step=1, steps=1, phase="compress")
@@ -196,10 +197,10 @@ def test_a_whole_checkpoint_replaces_the_partial_one(database: Database, make_jo
     claim(database, job_id)
     with database.write() as session:
         assert attempts.save_partial_checkpoint(session, job_id, 1, 0, "0" * 64)
-        assert repository.is_blob_needed(session, "0" * 64)
+        assert find_referenced(session, ["0" * 64])
         assert not attempts.save_partial_checkpoint(session, job_id, 2, 0, "1" * 64)
         assert attempts.save_checkpoint(session, job_id, 1, 0, "2" * 64)
-        assert not repository.is_blob_needed(session, "0" * 64)
+        assert not find_referenced(session, ["0" * 64])
         row = session.get_one(JobRow, job_id, populate_existing=True)
         assert (row.checkpoint_step, row.partial_step, row.partial_sha256) == (0, None, None)
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.context import RequestContext
 from app.db.patience import Ledger
 from app.errors import Problem
-from app.keys import repository
+from app.quotas import repository
 from app.settings import Settings
 
 _FORM_BYTES = 64 * 1024

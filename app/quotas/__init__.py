@@ -1,0 +1,1 @@
+"""Quotas: how many unfinished jobs and how many bytes a project may have at once."""
