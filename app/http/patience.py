@@ -25,28 +25,41 @@ class Patience:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request, again while the database is away, if it has no body and nothing was done or answered yet."""
+        """Run the request, again while the database is away, if it has no body and nothing was answered yet."""
         give_up_at = time.monotonic() + (REQUEST_PATIENCE_S if scope.get("method") in _WITHOUT_BODY else 0)
-        has_begun = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
+        answer = _Answer(send)
         while True:
             try:
-                await self._app(scope, receive, send_noting)
+                await self._app(scope, receive, answer.send)
             except (*AWAY, PoolTimeoutError, CommitUnknownError) as error:
-                if has_begun:
+                if answer.has_begun:
                     raise
                 _log.warning("the database is away", reason=str(error.__cause__ or error))
-                if isinstance(error, CommitUnknownError) or time.monotonic() >= give_up_at:
+                if time.monotonic() >= give_up_at:
                     await render(Request(scope), _explain(error))(scope, receive, send)
                     return
+                answer.is_done_perhaps |= isinstance(error, CommitUnknownError)  # of a DELETE: nothing else commits
             else:
                 return
             await asyncio.sleep(PAUSE_S)
+
+
+class _Answer:
+    """The answer on its way. What was deleted at the first try is not found at the second: that is success."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = self.is_done_perhaps = self._is_replaced = False
+
+    async def send(self, message: Message) -> None:
+        self.has_begun = True
+        if message["type"] == "http.response.start":
+            self._is_replaced = self.is_done_perhaps and message["status"] == HTTPStatus.NOT_FOUND
+            if self._is_replaced:
+                message = {"type": "http.response.start", "status": HTTPStatus.NO_CONTENT.value, "headers": []}
+        elif self._is_replaced:
+            message = {"type": "http.response.body"}
+        await self._send(message)
 
 
 def _explain(error: Exception) -> Problem:

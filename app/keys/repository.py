@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, literal, select, update
+from sqlalchemy import Connection, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
@@ -24,6 +24,12 @@ def look_up(connection: Connection, key_id: str) -> StoredKey | None:
     """By id, of any project."""
     row = connection.execute(_FOUND.where(KeyRow.id == key_id)).one_or_none()
     return StoredKey(*row) if row else None
+
+
+def is_live(session: Session, key_id: str, at: datetime) -> bool:
+    """Whether the key is neither revoked nor expired."""
+    lasts = or_(KeyRow.expires_at.is_(None), KeyRow.expires_at > at)
+    return session.scalar(select(literal(1)).where(KeyRow.id == key_id, KeyRow.revoked_at.is_(None), lasts)) is not None
 
 
 def note_use(session: Session, key_id: str, now: datetime) -> None:

@@ -62,9 +62,11 @@ def hung_up() -> InterruptedBody:
     return InterruptedBody(HTTPStatus.BAD_REQUEST, "UPLOAD_INTERRUPTED", detail)
 
 
-def stalled(seconds: float) -> InterruptedBody:
+def stalled(came: int, seconds: float) -> InterruptedBody:
     """408."""
-    detail = f"No byte came for {seconds:.0f} s. Send the file again; of a resumable upload, go on as HEAD says."
+    detail = (
+        f"{came or 'No'} bytes came in {seconds:.0f} s. Send the file again; of a resumable upload, go on as HEAD says."
+    )
     headers = {"Connection": "close"}
     return InterruptedBody(HTTPStatus.REQUEST_TIMEOUT, "UPLOAD_STALLED", detail, headers=headers)
 

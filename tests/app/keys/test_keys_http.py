@@ -1,5 +1,6 @@
 """Keys over HTTP: made and shown once, rotated, revoked, seen in the audit log."""
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -7,12 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.context import Context
 from app.db.base import utc_now
 from app.idempotency.tables import KeptAnswerRow
+from app.jobs.queue import attempts
 from app.keys.keyring import OPEN_FOR_S, REMEMBERED_S
+from app.keys.tables import KeyRow
 from app.security.token import key_id_of
 
 Bearer = Callable[..., dict[str, str]]
@@ -121,6 +124,25 @@ def test_bad_wishes_are_refused(client: httpx.Client, field: str, value: object)
     refused = client.post("/v1/keys", json={"name": "ci", "role": "read", field: value})
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == f"/{field}"
+
+
+def test_a_stream_ends_with_its_key(
+    client: httpx.Client, bearer: Bearer, context: Context, make_model: Callable[..., str]
+) -> None:
+    reader, spec = bearer("submit"), {"model": make_model(), "recipe": [{"method": "quantize.dynamic"}]}
+    job_id = client.post("/v1/jobs", json=spec, headers=reader).json()["id"]
+
+    def revoke() -> None:
+        with context.database.write() as session:
+            session.execute(update(KeyRow).values(revoked_at=utc_now()))
+        with context.database.write() as session:
+            attempts.claim(session, job_id, 60)
+
+    timer = threading.Timer(0.2, revoke)
+    timer.start()
+    streamed = client.get(f"/v1/jobs/{job_id}/events", headers={"accept": "text/event-stream", **reader})
+    timer.join()
+    assert [line for line in streamed.text.splitlines() if line.startswith("event: ")] == ["event: state"]
 
 
 def test_the_last_use_is_noted_once_a_minute(client: httpx.Client, bearer: Bearer) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -164,6 +165,20 @@ def test_a_client_that_falls_silent_is_cut_off(upload_url: str, blobs: Path, mon
     with socket.create_connection(address(upload_url)) as client:
         client.sendall(b"POST /up HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n123")
         answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert files(blobs) == []
+
+
+def test_a_client_that_drips_is_cut_off(upload_url: str, blobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receive, "STALL_S", 0.5)
+    with socket.create_connection(address(upload_url)) as client:
+        client.sendall(b"POST /up HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n")
+        client.settimeout(0.05)
+        for _ in range(200):
+            client.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = client.recv(65536)
+                break
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert files(blobs) == []
 
