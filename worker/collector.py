@@ -8,6 +8,9 @@ A blob is stored before the row that refers to it is committed, so one without a
 3. at its removal the content has not been put again since it was listed. On a folder a lock keeps writers away between
    that look and the end of the file; on S3 nothing can, but the two requests follow at once and are not repeated.
 
+Rows that are kept for some days go only while the database's clock can be trusted: a machine that starts with a wrong
+one, or whose clock is set wrong for a moment, must not lose what it had kept.
+
 Rows are looked at before blobs are removed, one blob at a time: a kill loses nothing, and several collectors at once
 only find less to do.
 """
@@ -24,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.contracts.failure import SlimlineError
 from app.db.database import CommitUnknownError
 from app.settings import Settings
+from worker.clock import SteadyClock
 from worker.reporter.collect import Records
 from worker.workspace import Stock
 
@@ -34,6 +38,12 @@ BATCH = 500
 
 SUSPECTS_MOST = 100_000
 """Blobs remembered from one run to the next; the rest waits."""
+
+SETTLE_S = 600.0
+"""How long the database's clock must have run without a jump before rows are deleted for their age, seconds."""
+
+HARMLESS_S = 600.0
+"""Rows may go so much too early when the clock jumps, seconds: they are kept for a day and longer."""
 
 _FIRST_S = 30.0
 """Until the first run, seconds."""
@@ -59,11 +69,15 @@ class Collector:
         self._stopped = stopped
         self._suspects: set[str] = set()
 
-    def run(self) -> Freed:
-        """One pass. Raises SQLAlchemyError or SlimlineError when the database or the store is away."""
-        self._records.forget()
-        while not self._stopped.is_set() and self._records.delete_finished_jobs():
-            pass
+    def run(self, *, is_clock_steady: bool = True) -> Freed:
+        """One pass. Raises SQLAlchemyError or SlimlineError when the database or the store is away.
+
+        Unless `is_clock_steady` no row is deleted for its age.
+        """
+        if is_clock_steady:
+            self._records.forget()
+            while not self._stopped.is_set() and self._records.delete_finished_jobs():
+                pass
         self._stock.remove_abandoned()
         return self._collect()
 
@@ -96,12 +110,13 @@ def collecting(stopped: threading.Event, settings: Settings) -> Iterator[None]:
 def _collect_until(stopped: threading.Event, settings: Settings) -> None:
     records = Records(settings)
     collector = Collector(records, Stock.open(settings), settings.collect_after_s, stopped)
+    clock = SteadyClock(records.read_clock, SETTLE_S, HARMLESS_S)
     try:
         pause_s = min(_FIRST_S, settings.collect_s)  # it takes two runs: one who is often restarted collects as well
         while not stopped.wait(pause_s):
             pause_s = settings.collect_s
             try:
-                collector.run()
+                collector.run(is_clock_steady=clock.is_steady())
             except (SQLAlchemyError, CommitUnknownError, SlimlineError):
                 _log.exception("nothing could be collected; it is tried again")
     finally:

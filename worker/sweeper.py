@@ -5,8 +5,6 @@ broker. Several sweepers do no harm.
 """
 
 import threading
-import time
-from collections.abc import Callable
 
 import structlog
 from celery import Celery
@@ -15,33 +13,11 @@ from kombu.exceptions import OperationalError
 from app.contracts.messages import Queue
 from app.dispatch import make_celery
 from app.settings import Settings
+from worker.clock import WallClock
 from worker.reporter import Reporter
 from worker.webhooks.sender import sending
 
 _log = structlog.get_logger(__name__)
-
-
-JUMP_S = 2.0
-"""A smaller correction of the clock is no jump."""
-
-
-class WallClock:
-    """Notices when the time of day runs apart from the time that passes."""
-
-    def __init__(self, wall: Callable[[], float], passed: Callable[[], float] = time.monotonic) -> None:
-        self._wall, self._passed = wall, passed
-        self._apart: float | None = None
-
-    def take_jump(self) -> float:
-        """How far the clock has jumped since the last call, seconds; 0 for corrections below `JUMP_S`."""
-        apart = self._wall() - self._passed()
-        if self._apart is None:
-            self._apart = apart
-        jump = apart - self._apart
-        if abs(jump) < JUMP_S:
-            return 0.0  # many small corrections add up to one that counts
-        self._apart = apart
-        return jump
 
 
 def sweep_until(stopped: threading.Event, settings: Settings) -> None:

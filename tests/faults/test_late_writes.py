@@ -22,8 +22,8 @@ from app.jobs import repository, service
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 from app.settings import Settings
+from worker.clock import SteadyClock, WallClock
 from worker.reporter import AttemptLostError, JobAttempt, Reporter
-from worker.sweeper import WallClock
 
 LEASE_S = 30.0
 LOST_MOST = 10
@@ -221,3 +221,21 @@ def test_the_sweeper_notices_jumps_and_lets_corrections_pass() -> None:
     assert clock.take_jump() == 0
     wall -= 2 * HOUR_S
     assert clock.take_jump() == pytest.approx(-2 * HOUR_S)
+
+
+def test_a_clock_is_steady_some_time_after_its_last_jump() -> None:
+    wall, passed = 1000.0, 50.0
+    clock = SteadyClock(lambda: wall, 600, harmless_s=60, passed=lambda: passed)
+
+    def wait(seconds: float) -> bool:
+        nonlocal wall, passed
+        wall, passed = wall + seconds, passed + seconds
+        return clock.is_steady()
+
+    assert [wait(300), wait(299), wait(1)] == [False, False, True]
+    wall += 59
+    assert wait(1)
+    wall += HOUR_S
+    assert [wait(0), wait(599), wait(1)] == [False, False, True]
+    wall -= HOUR_S
+    assert [wait(0), wait(600)] == [False, True]

@@ -214,6 +214,8 @@ def test_old_jobs_go_with_their_artifacts(bench: Any, settings: Settings, store:
             session.add(ArtifactRow(id=new_id("art"), job_id=job, **values))
     records = Records(settings.model_copy(update={"retention_days": 7}))
     collector = Collector(records, stock, 0, threading.Event())
+    assert [collector.run(is_clock_steady=False).blobs for _ in range(2)] == [0, 0]
+    assert len(bench.artifacts(old)) == 1
     assert [collector.run().blobs for _ in range(2)] == [0, 1]
     records.close()
     assert there(store, *made.values()) == [False, True]

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from app.db.clock import read_clock
 from app.db.database import Database
 from app.retention import repository, service
 from app.settings import Settings
@@ -13,6 +14,11 @@ class Records:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database = Database(settings.database)
+
+    def read_clock(self) -> float:
+        """The time by the clock that ages are measured by, seconds."""
+        with self._database.read() as session:
+            return read_clock(session)
 
     def delete_finished_jobs(self) -> bool:
         """Delete a few jobs that are kept no longer; whether there may be more."""

@@ -14,7 +14,7 @@ def blobs(up: Any) -> set[str]:
 
 
 def test_a_deleted_file_leaves_the_disk(own_up: Any, tmp_path: Path) -> None:
-    own_up.environment = {"SLIMLINE_COLLECT_S": "0.3", "SLIMLINE_COLLECT_AFTER_S": "2"}
+    own_up.environment = {"SLIMLINE_COLLECT_S": "0.3", "SLIMLINE_COLLECT_AFTER_S": "5"}
     own_up.start()
     ids = {}
     for name in ("kept", "deleted"):
