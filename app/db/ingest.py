@@ -15,7 +15,7 @@ from app.contracts.failure import Failure
 from app.contracts.states import INGEST_MOVES, IngestState
 from app.contracts.webhooks import WebhookEvent
 from app.db.base import Base, Contract, UtcTime, utc_now
-from app.db.clock import SWEPT_MOST, is_wrong_lease, lease_end, now
+from app.db.clock import SWEPT_MOST, asked_at, is_wrong_lease, lease_end
 from app.db.tenancy import ProjectOwned, project_of
 from app.webhooks.repository import publish
 
@@ -111,7 +111,7 @@ def release(session: Session, table: type[Table], id_: str, attempt: int, values
 
 def find_abandoned(session: Session, table: type[Table]) -> Sequence[Table]:
     """Files whose checker's lease ran out."""
-    query = select(table).where(table.state == IngestState.CHECKING, table.lease_until < now(session))
+    query = select(table).where(table.state == IngestState.CHECKING, table.lease_until < asked_at(session))
     query = query.where(table.deleted_at.is_(None))
     return session.scalars(query.limit(SWEPT_MOST)).all()
 
@@ -126,7 +126,7 @@ def clamp_leases(session: Session, table: type[Table], lease_s: float, *, jumped
 def find_waiting(session: Session, table: type[Table], older_than: datetime) -> Sequence[Table]:
     """Files that were uploaded before `older_than` and that no one has begun to check: their message may be lost."""
     late = or_(table.created_at < older_than, table.created_at > utc_now())  # the clock was ahead then
-    due = or_(table.not_before.is_(None), table.not_before <= now(session))
+    due = or_(table.not_before.is_(None), table.not_before <= asked_at(session))
     query = select(table).where(table.state == IngestState.UPLOADED, late, due, table.deleted_at.is_(None))
     return session.scalars(query.limit(SWEPT_MOST)).all()
 

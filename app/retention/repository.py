@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.artifacts.tables import ArtifactRow
 from app.datasets.tables import DatasetRow
-from app.db.clock import SWEPT_MOST, now
+from app.db.clock import SWEPT_MOST, asked_at
 from app.jobs.tables import JobGraphRow, JobModelRow, JobRow
 from app.models.tables import ModelRow
 from app.uploads.tables import UploadRow
@@ -41,7 +41,7 @@ def find_referenced(session: Session, sha256s: Collection[str]) -> set[str]:
 
 def delete_finished_jobs(session: Session, older_than: timedelta, most: int) -> int:
     """Remove jobs that ended so long ago, the oldest first, with all that belongs to them; how many."""
-    ended = select(JobRow.id).where(JobRow.finished_at < now(session) - older_than)
+    ended = select(JobRow.id).where(JobRow.finished_at < asked_at(session) - older_than)
     ids = session.scalars(ended.order_by(JobRow.finished_at).limit(most)).all()
     session.execute(delete(JobRow).where(JobRow.id.in_(ids)))
     return len(ids)
@@ -51,7 +51,7 @@ def forget_deleted(session: Session, older_than: timedelta) -> None:
     """Remove the rows of models and datasets that were deleted so long ago and that no job refers to."""
     for table, readers in _READERS.items():
         unread = [~exists().where(column == table.id) for column in readers]
-        found = select(table.id).where(table.deleted_at < now(session) - older_than, *unread).limit(SWEPT_MOST)
+        found = select(table.id).where(table.deleted_at < asked_at(session) - older_than, *unread).limit(SWEPT_MOST)
         session.execute(delete(table).where(table.id.in_(session.scalars(found).all())))
 
 

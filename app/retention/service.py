@@ -1,10 +1,10 @@
 """How long things are kept, beside what settings say. What an unfinished job needs is never deleted here."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
-from app.db.clock import SWEPT_MOST, read_clock
+from app.db.clock import SWEPT_MOST, asked_at
 from app.idempotency import repository as answers
 from app.retention import repository
 from app.uploads import repository as uploads
@@ -36,9 +36,7 @@ def delete_finished_jobs(session: Session, retention_days: float) -> bool:
 
 def forget(session: Session) -> None:
     """Delete some of what has only been kept in case someone asks again."""
-    now = datetime.fromtimestamp(
-        read_clock(session), UTC
-    )  # a value: the planner cannot look for a function in an index
+    now = asked_at(session)
     answers.forget(session, now - ANSWERS_KEPT)
     webhooks.forget_deliveries(session, now - DELIVERIES_KEPT)
     for upload_id in uploads.find_expired(session, now - UPLOADS_KEPT, SWEPT_MOST):

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select, up
 from sqlalchemy.orm import Session
 
 from app.db.base import utc_now
-from app.db.clock import lease_end, now
+from app.db.clock import asked_at, lease_end
 from app.webhooks.tables import DeliveryAttemptRow, DeliveryRow, WebhookRow
 
 FARTHEST = timedelta(hours=14)
@@ -32,7 +32,7 @@ def _due(session: Session, without: Iterable[str]) -> Select[str, str, datetime 
 
 
 def _is_due(session: Session) -> ColumnElement[bool]:
-    return or_(DeliveryRow.next_at <= now(session), DeliveryRow.next_at > now(session) + FARTHEST)
+    return or_(DeliveryRow.next_at <= asked_at(session), DeliveryRow.next_at > asked_at(session) + FARTHEST)
 
 
 def take(session: Session, delivery_ids: Sequence[str], lease_s: float) -> Sequence[Row[DeliveryRow, WebhookRow]]:

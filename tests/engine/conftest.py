@@ -5,12 +5,22 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.zoo import zoo
 from benchmarks.zoo.entry import Exported
 
 Builder = Callable[..., onnx.ModelProto]
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers(request: pytest.FixtureRequest) -> None:
+    """What a test draws at random does not hang on the tests before it: one that fails fails alone, too."""
+    torch.manual_seed(0)
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def _weights(rng: np.random.Generator, **shapes: Sequence[int]) -> list[TensorProto]:

@@ -1,7 +1,7 @@
 """What the sweep looks for among jobs that wait or are held, and moving their times when the clock jumps."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session, load_only
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, load_only
 from app.contracts.messages import Queue
 from app.contracts.states import IngestState, JobState, Waiting
 from app.db.base import UtcTime, utc_now
-from app.db.clock import SWEPT_MOST, is_wrong_lease, lease_end, now, read_clock
+from app.db.clock import SWEPT_MOST, asked_at, is_wrong_lease, lease_end, read_clock
 from app.jobs.tables import JobRow
 from app.models.tables import ModelRow
 
@@ -21,13 +21,13 @@ _IN_BRIEF = load_only(
 
 def find_expired(session: Session) -> Sequence[JobRow]:
     """Held jobs whose lease ran out, longest ago first."""
-    query = select(JobRow).options(_IN_BRIEF).where(JobRow.lease_until < now(session)).order_by(JobRow.lease_until)
+    query = select(JobRow).options(_IN_BRIEF).where(JobRow.lease_until < asked_at(session)).order_by(JobRow.lease_until)
     return session.scalars(query.limit(SWEPT_MOST)).all()
 
 
 def find_overdue(session: Session) -> Sequence[JobRow]:
     """Queued jobs that have waited longer than they may."""
-    overdue = (JobRow.queue_until < now(session), JobRow.state == JobState.QUEUED)
+    overdue = (JobRow.queue_until < asked_at(session), JobRow.state == JobState.QUEUED)
     query = select(JobRow).options(_IN_BRIEF).where(*overdue).order_by(JobRow.queue_until)
     return session.scalars(query.limit(SWEPT_MOST)).all()
 
@@ -42,7 +42,7 @@ def find_settled(session: Session, before: datetime) -> Sequence[JobRow]:
 
 def find_startable(session: Session, queue: Queue, before: datetime) -> Sequence[str]:
     """Ids of jobs that were queued before `before` and that a worker may take now, in the order of the index."""
-    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= now(session))
+    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= asked_at(session))
     query = select(JobRow.id).where(JobRow.waiting_for == Waiting.WORKER.value, JobRow.queue == queue, due)
     late = or_(JobRow.queued_at < before, JobRow.queued_at > utc_now())  # the clock was ahead then
     in_index = (JobRow.project, JobRow.rank, JobRow.id)
@@ -76,7 +76,7 @@ def follow_jump(session: Session, seconds: float) -> None:
 
 def clamp_pauses(session: Session, longest_s: float) -> None:
     """End pauses that no one can have meant: the clock was ahead when they were given."""
-    too_long = JobRow.not_before > lease_end(session, 2 * longest_s)
+    too_long = JobRow.not_before > asked_at(session) + timedelta(seconds=2 * longest_s)
     session.execute(update(JobRow).where(too_long).values(not_before=None))
 
 

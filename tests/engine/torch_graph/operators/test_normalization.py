@@ -43,6 +43,17 @@ def test_batch_normalization_that_gives_new_statistics(shape: tuple[int, ...], e
     expect_node("BatchNormalization", [normal(*shape), *statistics(4)], opset=15, rtol=1e-4, atol=1e-5, **form)
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1), (1, 4, 1, 1)])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_batch_of_one_element_is_normalized_to_the_bias(
+    shape: tuple[int, ...], outputs: int, run_node: NodeRunner
+) -> None:
+    scale, bias, mean, var = statistics(4)
+    inputs = [normal(*shape) * 100, scale * 100, bias, mean, var]
+    y, *_ = run_node("BatchNormalization", inputs, opset=15, training_mode=1, outputs=outputs)
+    assert (y == np.broadcast_to(bias.reshape(4, *[1] * (len(shape) - 2)), shape)).all()
+
+
 def test_new_statistics_keep_their_type(run_node: NodeRunner) -> None:
     inputs = [normal(3, 4, 2, dtype=np.float16), *statistics(4)]
     outputs = run_node("BatchNormalization", inputs, opset=15, training_mode=1, outputs=3)

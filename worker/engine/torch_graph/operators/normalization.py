@@ -105,8 +105,7 @@ def _batch_statistics(node: Node) -> Run:
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         if context.is_training:
             return train(context, x, scale, bias, mean, var), mean.clone(), var.clone()
-        cudnn = torch.backends.cudnn.enabled
-        y = torch.batch_norm(x, scale.to(x.dtype), bias.to(x.dtype), None, None, True, 0.0, epsilon, cudnn)
+        y = _normalize_by_batch(x, scale.to(x.dtype), bias.to(x.dtype), epsilon)
         if not wants_statistics:
             return y
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -120,6 +119,21 @@ def _batch_statistics(node: Node) -> Run:
     return run
 
 
+def _normalize_by_batch(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, epsilon: float) -> torch.Tensor:
+    if x.numel() == x.shape[1]:
+        return _normalize_lone(x, scale, bias)
+    return torch.batch_norm(x, scale, bias, None, None, True, 0.0, epsilon, torch.backends.cudnn.enabled)
+
+
+def _normalize_lone(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Channels that have one element each, which is its own mean.
+
+    torch scales both by up to 1 / sqrt(epsilon) before it subtracts, and misses 0.
+    """
+    scale, bias = (each.reshape(-1, *[1] * (x.dim() - 2)) for each in (scale, bias))
+    return (x - x) * scale + bias
+
+
 @operator("InstanceNormalization")
 def instance_normalization(node: Node) -> Run:
     """Each channel of each sample by its own mean and variance (Ulyanov et al. 2016)."""
@@ -129,9 +143,7 @@ def instance_normalization(node: Node) -> Run:
         if x.shape[0] == 0:
             return torch.empty_like(x)
         if math.prod(x.shape[2:]) == 1:
-            # Alone it is its own mean. torch scales both by up to 1 / sqrt(epsilon) before it subtracts, and misses 0.
-            scale, bias = (each.reshape(-1, *[1] * (x.dim() - 2)) for each in (scale, bias))
-            return (x - x) * scale + bias
+            return _normalize_lone(x, scale, bias)
         return torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, torch.backends.cudnn.enabled)
 
     return run
