@@ -16,6 +16,7 @@ from app.errors import Problem, render
 from app.identity import NOBODY, Principal, Role
 from app.keys.keyring import Keyring
 from app.security import bearer
+from app.security.browsers import refuse_other_sites
 from app.security.proof import Refusal, StoredKey
 from app.security.rate import GuessLimiter, RefusalFilter, RequestLimiter
 from app.security.rules import Access, Rules
@@ -56,6 +57,8 @@ class Gate:
         if access is Access.PUBLIC:
             return STRANGER, {}
         if await self._keyring.is_open():
+            any_host = self._context.settings.insecure_open
+            refuse_other_sites(scope["method"], Headers(scope=scope), any_host=any_host)
             return NOBODY, {}
         key = await self._find_key(scope)
         headers = await self._count(key)

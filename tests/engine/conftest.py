@@ -1,5 +1,6 @@
 """Tiny models for the engine's tests: builders that make an onnx.ModelProto, and exports of the zoo."""
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +13,9 @@ from benchmarks.zoo import zoo
 from benchmarks.zoo.entry import Exported
 
 Builder = Callable[..., onnx.ModelProto]
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # there is a process of tests for each core
 
 
 @pytest.fixture(autouse=True)
