@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from benchmarks.background import repeating
 from benchmarks.closed_loop import Load, build_request, run_load, run_loads
 from benchmarks.comparison.section import Section
 from benchmarks.service import call, running_api, upload_ready
@@ -77,22 +77,16 @@ def make_requests(port: int, folder: Path) -> dict[str, bytes]:
 @contextmanager
 def watched(process: psutil.Process, seconds: float, samples: list[float]) -> Iterator[None]:
     """Takes the resident memory of `process` each second, MiB, with a progress bar."""
-    over = threading.Event()
+    columns = (*Progress.get_default_columns()[:-1], TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("mixed load", total=seconds)
 
-    def sample() -> None:
-        with Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task("mixed load", total=seconds)
-            while not over.wait(1):
-                samples.append(process.memory_info().rss / MIB)
-                bar.advance(task, 1)
+        def sample() -> None:
+            samples.append(process.memory_info().rss / MIB)
+            bar.advance(task, 1)
 
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        with repeating(sample, 1):
+            yield
 
 
 def measure(seconds: float) -> Report:

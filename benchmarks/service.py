@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 from fastapi import FastAPI
 
+from benchmarks.background import repeating
 from benchmarks.closed_loop import build_request, run_load
 from benchmarks.demo import load_digits, running_service, train_and_export, wait_until_ready
 
@@ -146,7 +147,7 @@ def measure_transfer(port: int, api: psutil.Process, folder: Path) -> list[Figur
     up, down, peak = [], [], [idle]
     for _ in range(ROUNDS):
         loop = plain_loop(source, target)
-        with sampled_rss(api, peak):
+        with repeating(lambda: peak.append(api.memory_info().rss), 0.01):
             seconds, model = upload(port, source)
         up.append(loop / seconds)
         down.append(plain_loop(source, target) / download(port, f"/v1/models/{model}/content", target))
@@ -161,25 +162,6 @@ def measure_transfer(port: int, api: psutil.Process, folder: Path) -> list[Figur
         Figure("upload of 1 GiB, rate over plain read-hash-write", median(up), "x", ">= 0.5", median(up) >= 0.5),
         Figure("download of 1 GiB, rate over plain read-hash-write", median(down), "x", ">= 0.5", median(down) >= 0.5),
     ]
-
-
-@contextmanager
-def sampled_rss(process: psutil.Process, samples: list[int]) -> Iterator[None]:
-    import threading
-
-    stop = threading.Event()
-
-    def sample() -> None:
-        while not stop.wait(0.01):
-            samples.append(process.memory_info().rss)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def upload_ready(port: int, folder: Path) -> str:

@@ -5,12 +5,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.background import repeating
 from benchmarks.faults.books import read_books
 from benchmarks.faults.client import FINAL, StubbornClient
 
@@ -81,7 +81,7 @@ class Found:
 def weather(plan: Plan, tell: Tell) -> Found:
     """A few jobs in calm, for the digests that are right; then the storm; then the end of everything."""
     found, client = Found(), StubbornClient(plan.url)
-    with _tended(plan.tend):
+    with repeating(plan.tend, 0.1):
         model = client.upload("models", plan.model, f"model-{plan.seed}")
         calm = {amount: _digest(client.finish(_submit(client, model, amount, 0, "calm"))) for amount in AMOUNTS}
         tell(f"{len(calm)} jobs done in calm")
@@ -94,24 +94,6 @@ def weather(plan: Plan, tell: Tell) -> Found:
     _check_books(plan, len(jobs) + len(calm), found)
     found.troubles, found.requests = dict(client.troubles), client.requests
     return found
-
-
-@contextmanager
-def _tended(tend: Callable[[], None]) -> Iterator[None]:
-    """Calls `tend` every tenth of a second from a thread of its own."""
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(0.1):
-            tend()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _submit(client: StubbornClient, model: str, amount: float, seed: int, name: str) -> str:
