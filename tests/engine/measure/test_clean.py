@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import numpy_helper
 
-from app.contracts.failure import SlimlineError
+from app.contracts.failure import FaultKind, SlimlineError
 from worker.engine.graph import Graph
 from worker.engine.measure.clean import DataFile, Request, measure_cleanly
 from worker.engine.samples import Guess
@@ -68,6 +69,46 @@ def test_a_model_that_does_not_load_is_told(make_mlp: Builder, tmp_path: Path) -
     with pytest.raises(SlimlineError) as caught:
         measure_cleanly(request, lambda _: None)
     assert caught.value.failure.code == "MODEL_DOES_NOT_LOAD"
+
+
+def measuring() -> list[psutil.Process]:
+    """The clean processes that run."""
+    running = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in running if "worker.engine.measure" in child.cmdline()]
+
+
+def kill_measuring() -> None:
+    """Kill the clean process, as the kernel may."""
+    for process in measuring():
+        process.kill()
+
+
+def test_one_that_is_killed_is_worth_another_try(make_cnn: Builder, tmp_path: Path) -> None:
+    with pytest.raises(SlimlineError) as caught:
+        measure_cleanly(make_request(make_cnn(), tmp_path, latency_s=60), lambda _: kill_measuring())
+    assert (caught.value.failure.code, caught.value.failure.kind) == ("WORKER_LOST", FaultKind.TRANSIENT)
+    assert measuring() == []
+
+
+@pytest.mark.parametrize(
+    ("does", "code"),
+    [
+        ("exec <&-; kill -9 $$", "WORKER_LOST"),
+        ("printf '{\"samples\": '; kill -9 $$", "WORKER_LOST"),
+        ("kill -11 $$", "ARTIFACT_CRASHED"),
+        ("exit 3", "ARTIFACT_CRASHED"),
+    ],
+)
+def test_how_it_died_is_told(
+    make_mlp: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, code: str
+) -> None:
+    program = tmp_path / "dying"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    with pytest.raises(SlimlineError) as caught:
+        measure_cleanly(make_request(make_mlp(), tmp_path), lambda _: None)
+    assert caught.value.failure.code == code
 
 
 def test_a_fixed_batch_is_filled_up_and_not_counted(make_cnn: Builder, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Runs the measuring in a clean process: one that has nothing in memory but ONNX Runtime. Its main is `__main__`."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -69,7 +71,10 @@ class Line(BaseModel):
 
 
 def measure_cleanly(request: Request, progress: Callable[[int], None]) -> Answer:
-    """Measure in a new process. Raises the SlimlineError met there, or ARTIFACT_CRASHED if it died without a word."""
+    """Measure in a new process. Raises the SlimlineError met there.
+
+    Raises WORKER_LOST, which is worth another try, if it was killed, and ARTIFACT_CRASHED if it died by itself.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.engine.measure"],
         stdin=subprocess.PIPE,
@@ -85,24 +90,33 @@ def measure_cleanly(request: Request, progress: Callable[[int], None]) -> Answer
                 if line.answer:
                     return line.answer
                 progress(line.samples)
-            process.wait()
+            raise _died(process.wait())
         finally:
             process.kill()  # it has nothing left to say, or nobody listens any more
-    raise SlimlineError(
-        "ARTIFACT_CRASHED",
-        f"the process that loaded and ran the artifact ended with code {process.returncode}",
-        kind=FaultKind.OURS,
-        hint="A negative code is a signal: -9 is a kill, often for memory; -11 is a crash in ONNX Runtime.",
-    )
 
 
 def _converse(process: subprocess.Popen[str], request: Request) -> Iterator[Line]:
     if process.stdin is None or process.stdout is None:
         raise ValueError("the process was started without pipes")
-    process.stdin.write(request.model_dump_json())
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # it is dead already
+        process.stdin.write(request.model_dump_json())
+        process.stdin.close()
     for text in process.stdout:
-        yield Line.model_validate_json(text)
+        if text.endswith("\n"):  # else it died in mid-word
+            yield Line.model_validate_json(text)
+
+
+def _died(code: int) -> SlimlineError:
+    if code == -signal.SIGKILL:
+        message = "the process that loaded and ran the artifact was killed"
+        hint = "Try again. The kernel kills when the machine has no memory left."
+        return SlimlineError("WORKER_LOST", message, kind=FaultKind.TRANSIENT, hint=hint)
+    return SlimlineError(
+        "ARTIFACT_CRASHED",
+        f"the process that loaded and ran the artifact ended with code {code}",
+        kind=FaultKind.OURS,
+        hint="A negative code is a signal: -11 is a crash in ONNX Runtime.",
+    )
 
 
 def _rebuilt(failure: Failure) -> SlimlineError:
