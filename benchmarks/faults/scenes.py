@@ -31,6 +31,7 @@ def deployment(folder: Path) -> Iterator[Chosen]:
     kills: dict[str, Kill] = {
         "worker": lambda rng: _kill(rng.choice(house.workers)),
         "child": lambda rng: _kill_child(rng.choice(house.workers)),
+        "measuring process": lambda rng: _kill_measuring(rng.choice(house.workers)),
         "api": lambda _: _kill(house.api),
         "beat": lambda _: _kill(house.beat),
         "valkey": lambda _: _kill(valkey),
@@ -78,6 +79,12 @@ def _kill(program: Program, *, with_all: bool = False) -> bool:
 
 def _kill_child(worker: Program) -> bool:
     return worker.is_running and _kill_any(find_children(worker)[:1])
+
+
+def _kill_measuring(worker: Program) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return worker.is_running and _kill_any([own for child in find_children(worker) for own in child.children()])
+    return False
 
 
 def _kill_one(up: Program, rng: random.Random) -> bool:
