@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,6 +19,9 @@ from benchmarks.faults.program import Program, wait_until
 from benchmarks.faults.storm import Kill, Plan
 
 Chosen = Callable[..., Plan]
+
+MEASURING_S = 3.0
+"""How long who kills measuring processes looks out for one."""
 
 
 @contextmanager
@@ -82,8 +86,13 @@ def _kill_child(worker: Program) -> bool:
 
 
 def _kill_measuring(worker: Program) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return worker.is_running and _kill_any([own for child in find_children(worker) for own in child.children()])
+    """Wait for a child to measure in a process of its own, which takes it a moment only."""
+    give_up_at = time.monotonic() + MEASURING_S
+    while worker.is_running and time.monotonic() < give_up_at:
+        with suppress(psutil.NoSuchProcess):
+            if _kill_any([own for child in find_children(worker) for own in child.children()]):
+                return True
+        time.sleep(0.01)
     return False
 
 
