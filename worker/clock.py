@@ -27,9 +27,9 @@ class WallClock:
 
 
 class SteadyClock:
-    """Knows whether the clock has been steady for `settle_s`: from its first reading, and after each jump, anew.
+    """Knows whether the clock has been steady for `settle_s` seconds, since this was made and since its last jump.
 
-    A jump of less than `harmless_s` does not count.
+    A jump of less than `harmless_s` seconds does not count.
     """
 
     def __init__(

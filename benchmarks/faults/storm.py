@@ -19,6 +19,7 @@ KILL_EVERY_S = (2.0, 4.0)
 AFTER_S = 900
 """How long what is left may take when the storm is over."""
 GRACE_S = 45
+"""Longer than a blob is spared (`SLIMLINE_COLLECT_AFTER_S` of the house) and two runs of the collector take."""
 
 Kill = Callable[[random.Random], bool]
 """Kills something; False when there was nothing of its kind."""
